@@ -1,0 +1,162 @@
+package ca
+
+import (
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // key identifiers are SHA-1 by RFC 5280 4.2.1.2; nothing is secured by it
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"sync"
+	"time"
+
+	"github.com/cloudflare/cfssl/config"
+	cferr "github.com/cloudflare/cfssl/errors"
+	cflog "github.com/cloudflare/cfssl/log"
+	"github.com/cloudflare/cfssl/signer"
+	"github.com/cloudflare/cfssl/signer/local"
+
+	"citadel/ca/trust"
+)
+
+// prepared is a request that passed every check. Only Authority.prepare makes
+// one, and only one of these can be signed.
+type prepared struct {
+	caller     Caller
+	csr        *x509.CertificateRequest
+	commonName string
+	dnsNames   []string
+	validity   validity
+	serial     *big.Int
+	now        time.Time
+	issuer     *x509.Certificate
+}
+
+// signFunc turns a prepared request into a certificate. Its errors are *Error.
+type signFunc func(*prepared) (*x509.Certificate, error)
+
+// The profiles of cfssl: keyEncipherment is for RSA keys alone.
+const (
+	profileSignature    = "signature"
+	profileEncipherment = "encipherment"
+)
+
+// quiet stops cfssl's global logger, which would write a line for each
+// signature (C-9). Our audit records take its place.
+var quiet = sync.OnceFunc(func() { cflog.Level = cflog.LevelFatal + 1 })
+
+// newCFSSLSigner keeps cfssl behind a function: it gets every field of the
+// certificate from us, and nothing but the public key from the request.
+func newCFSSLSigner(s *trust.Signer) (signFunc, error) {
+	quiet()
+	parent, err := withKeyID(s.Cert())
+	if err != nil {
+		return nil, err
+	}
+	policy := &config.Signing{
+		Default: profile("digital signature"),
+		Profiles: map[string]*config.SigningProfile{
+			profileSignature:    profile("digital signature"),
+			profileEncipherment: profile("digital signature", "key encipherment"),
+		},
+	}
+	cf, err := local.NewSigner(s.Key(), parent, signer.DefaultSigAlgo(s.Key()), policy)
+	if err != nil {
+		return nil, fmt.Errorf("set up the signer for %s: %w", trust.Name(s.Cert()), err)
+	}
+	return func(p *prepared) (*x509.Certificate, error) { return signWith(cf, p) }, nil
+}
+
+// profile whitelists the public key of a request (C-1, C-2) and the one
+// extension that we set, and never makes a CA.
+func profile(usages ...string) *config.SigningProfile {
+	return &config.SigningProfile{
+		Usage:        append(usages, "server auth", "client auth"),
+		Expiry:       time.Hour, // never counts: each request states both times (C-5)
+		ExpiryString: "1h",
+		CSRWhitelist: &config.CSRWhitelist{PublicKey: true, PublicKeyAlgorithm: true, SignatureAlgorithm: true},
+
+		ExtensionWhitelist:          map[string]bool{oidSubjectAltName.String(): true},
+		ClientProvidesSerialNumbers: true,
+	}
+}
+
+// withKeyID returns the issuer with a subject key identifier, made by RFC 5280
+// 4.2.1.2 method 1 where it has none (roots of Citadel 1.4), so that leaves
+// always name their issuer's key.
+func withKeyID(cert *x509.Certificate) (*x509.Certificate, error) {
+	if len(cert.SubjectKeyId) > 0 {
+		return cert, nil
+	}
+	var spki struct {
+		Algorithm asn1.RawValue
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(cert.RawSubjectPublicKeyInfo, &spki); err != nil {
+		return nil, fmt.Errorf("read the public key of %s: %w", trust.Name(cert), err)
+	}
+	sum := sha1.Sum(spki.Key.Bytes) //nolint:gosec // see the import
+	named := *cert
+	named.SubjectKeyId = sum[:]
+	return &named, nil
+}
+
+func signWith(cf *local.Signer, p *prepared) (*x509.Certificate, error) {
+	san, err := subjectAltName(p)
+	if err != nil {
+		return nil, &Error{Class: CertGenError, Reason: "the names do not encode", Cause: err}
+	}
+	req := signer.SignRequest{
+		Request:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.csr.Raw})),
+		Subject:    &signer.Subject{CN: p.commonName},
+		Profile:    profileSignature,
+		Serial:     p.serial,
+		NotBefore:  p.validity.notBefore,
+		NotAfter:   p.validity.notAfter,
+		Extensions: []signer.Extension{san},
+	}
+	if _, ok := p.csr.PublicKey.(*rsa.PublicKey); ok {
+		req.Profile = profileEncipherment
+	}
+	text, err := cf.Sign(req)
+	if err != nil {
+		return nil, signError(err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, &Error{Class: CertGenError, Reason: "the signer returned no PEM"}
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, &Error{Class: CertGenError, Reason: "the signed certificate does not parse", Cause: err}
+	}
+	return leaf, nil
+}
+
+// signError tells a request whose signature is not its key's from a failure
+// of the signer.
+func signError(err error) *Error {
+	const category = 1000 // cfssl's codes are category × 1000 + reason
+	if e, ok := errors.AsType[*cferr.Error](err); ok && e.ErrorCode/category == int(cferr.CSRError)/category {
+		return &Error{Class: CSRError, Reason: "certificate request is not signed by its own key", Cause: err}
+	}
+	return &Error{Class: CertGenError, Reason: "signing failed", Cause: err}
+}
+
+// subjectAltName encodes exactly one URI and then the DNS names, always
+// critical: the subject may be empty, and cfssl's own way of taking
+// names guesses their kind (C-7).
+func subjectAltName(p *prepared) (signer.Extension, error) {
+	names := []asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: tagURI, Bytes: []byte(p.caller.id.String())}}
+	for _, name := range p.dnsNames {
+		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tagDNS, Bytes: []byte(name)})
+	}
+	der, err := asn1.Marshal(names)
+	if err != nil {
+		return signer.Extension{}, fmt.Errorf("encode the names of %s: %w", p.caller.id, err)
+	}
+	return signer.Extension{ID: config.OID(oidSubjectAltName), Critical: true, Value: hex.EncodeToString(der)}, nil
+}

@@ -1,0 +1,99 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Bounds on PEM text from outside. A chain or bundle beyond them is a mistake
+// or an attack, and is refused before any of its signatures is looked at.
+const (
+	maxPEMBytes     = 1 << 20
+	maxCertificates = 100
+)
+
+// ParseCertificates reads the certificates of a PEM text, in its order. Text
+// between the blocks is allowed, as openssl writes it; any other kind of
+// block, a block that does not parse, and a text without certificates are
+// errors.
+func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
+	if len(text) > maxPEMBytes {
+		return nil, fmt.Errorf("is larger than %d bytes", maxPEMBytes)
+	}
+	var certs []*x509.Certificate
+	rest := text
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("holds a PEM block %q where only certificates belong", block.Type)
+		}
+		if len(certs) == maxCertificates {
+			return nil, fmt.Errorf("holds more than %d certificates", maxCertificates)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d does not parse: %w", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	if bytes.Contains(rest, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("is damaged after certificate %d", len(certs))
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("holds no PEM certificate")
+	}
+	return certs, nil
+}
+
+// MarshalCertificates encodes certificates as PEM, in their order, without
+// text between them.
+func MarshalCertificates(certs []*x509.Certificate) []byte {
+	var out bytes.Buffer
+	for _, cert := range certs {
+		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	}
+	return out.Bytes()
+}
+
+// MergeRoots returns the certificates of the lists, each once, in the order of
+// their first appearance.
+func MergeRoots(lists ...[]*x509.Certificate) []*x509.Certificate {
+	var merged []*x509.Certificate
+	for _, cert := range slices.Concat(lists...) {
+		if !slices.ContainsFunc(merged, cert.Equal) {
+			merged = append(merged, cert)
+		}
+	}
+	return merged
+}
+
+// SameRoots tells whether two lists hold the same certificates. Order and
+// repetition do not count: no verifier looks at them.
+func SameRoots(a, b []*x509.Certificate) bool {
+	return subset(a, b) && subset(b, a)
+}
+
+func subset(a, b []*x509.Certificate) bool {
+	for _, cert := range a {
+		if !slices.ContainsFunc(b, cert.Equal) {
+			return false
+		}
+	}
+	return true
+}
+
+// Pool returns the certificates as a pool for x509.VerifyOptions.
+func Pool(certs []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool
+}
