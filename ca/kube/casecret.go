@@ -1,0 +1,185 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"citadel/ca/trust"
+)
+
+// The Secrets that hold an authority, and their keys.
+const (
+	CASecret                       = "istio-ca-secret"
+	CASecretType corev1.SecretType = "istio.io/ca-root"
+	CACertKey                      = "ca-cert.pem"
+	CAKeyKey                       = "ca-key.pem"
+
+	PluggedSecret   = "cacerts"
+	PluggedChainKey = "cert-chain.pem"
+	PluggedRootKey  = "root-cert.pem"
+)
+
+// The wait between attempts to read or make the CA secret.
+const (
+	firstWait = 500 * time.Millisecond
+	lastWait  = 15 * time.Second
+	// readOnlyLimit is how long a replica that may not make the CA secret waits
+	// for it; readOnlyWait is how often it looks.
+	readOnlyLimit = 20 * time.Minute
+	readOnlyWait  = 5 * time.Second
+)
+
+// SelfSigned is a root of our own making, kept in CASecret.
+type SelfSigned struct {
+	Client    kubernetes.Interface
+	Namespace string
+	// Root is what the root is like when there is none yet.
+	Root trust.SelfSigned
+	// ReadOnly waits for the CA secret and never makes it.
+	ReadOnly bool
+	// Tell hears why another attempt is needed. Required.
+	Tell func(error)
+}
+
+// Load returns the root in the CA secret. It makes one only when the API
+// server says that there is none, and only by a create, so that of many
+// replicas one wins and the others load what it made. Every other failure to
+// reach the API server is told and tried again until ctx ends: there is never
+// a root that is not stored. A CA secret whose content is wrong is an error
+// and is left as it is.
+func (s SelfSigned) Load(ctx context.Context) (signer *trust.Signer, made bool, err error) {
+	if s.ReadOnly {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, readOnlyLimit, fmt.Errorf("the CA secret has not appeared in %s", readOnlyLimit))
+		defer cancel()
+	}
+	wait := firstWait
+	for {
+		signer, made, err = s.attempt(ctx)
+		if !errors.Is(err, errAgain) {
+			return signer, made, err
+		}
+		s.Tell(err)
+		if s.ReadOnly {
+			wait = readOnlyWait
+		}
+		if err := pause(ctx, wait); err != nil {
+			return nil, false, fmt.Errorf("load %s: %w", s.name(), err)
+		}
+		wait = min(2*wait, lastWait)
+	}
+}
+
+// errAgain marks what another attempt may mend.
+var errAgain = errors.New("trying again")
+
+func again(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errAgain)
+}
+
+func (s SelfSigned) name() string { return "Secret " + s.Namespace + "/" + CASecret }
+
+func (s SelfSigned) attempt(ctx context.Context) (*trust.Signer, bool, error) {
+	secret, err := s.Client.CoreV1().Secrets(s.Namespace).Get(ctx, CASecret, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		signer, err := s.parse(secret)
+		return signer, false, err
+	case !apierrors.IsNotFound(err):
+		return nil, false, again("read %s: %w", s.name(), err)
+	case s.ReadOnly:
+		return nil, false, again("wait until %s can be loaded: this replica does not make it", s.name())
+	}
+	return s.create(ctx)
+}
+
+func (s SelfSigned) create(ctx context.Context) (*trust.Signer, bool, error) {
+	signer, err := trust.NewSelfSigned(time.Now(), s.Root)
+	if err != nil {
+		return nil, false, err
+	}
+	key, err := trust.MarshalKey(signer.Key())
+	if err != nil {
+		return nil, false, err
+	}
+	_, err = s.Client.CoreV1().Secrets(s.Namespace).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: CASecret},
+		Type:       CASecretType,
+		Data:       map[string][]byte{CACertKey: signer.RootsPEM(), CAKeyKey: key},
+	}, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		return signer, true, nil
+	case apierrors.IsAlreadyExists(err):
+		return nil, false, again("another replica made %s first", s.name())
+	}
+	return nil, false, again("create %s: %w", s.name(), err)
+}
+
+func (s SelfSigned) parse(secret *corev1.Secret) (*trust.Signer, error) {
+	cert := piece(secret, CACertKey)
+	return trust.NewSigner(time.Now(), trust.Pieces{Cert: cert, Key: piece(secret, CAKeyKey), Roots: cert})
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// Plugged returns the pieces of the operator's own authority in PluggedSecret,
+// in either layout, or false when there is no such Secret. Failures to reach
+// the API server are told and tried again until ctx ends: taking one for
+// absence would make a root that nobody asked for.
+func Plugged(ctx context.Context, client kubernetes.Interface, namespace string, tell func(error)) (trust.Pieces, bool, error) {
+	wait := firstWait
+	for {
+		secret, err := client.CoreV1().Secrets(namespace).Get(ctx, PluggedSecret, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			return pluggedPieces(secret), true, nil
+		case apierrors.IsNotFound(err):
+			return trust.Pieces{}, false, nil
+		}
+		tell(again("look for Secret %s/%s: %w", namespace, PluggedSecret, err))
+		if err := pause(ctx, wait); err != nil {
+			return trust.Pieces{}, false, fmt.Errorf("look for Secret %s/%s: %w", namespace, PluggedSecret, err)
+		}
+		wait = min(2*wait, lastWait)
+	}
+}
+
+// pluggedPieces prefers the four .pem names; a Secret with a tls.crt and
+// without a ca-cert.pem is of cert-manager's layout, its chain in tls.crt.
+func pluggedPieces(secret *corev1.Secret) trust.Pieces {
+	_, pem := secret.Data[CACertKey]
+	if _, tls := secret.Data[corev1.TLSCertKey]; tls && !pem {
+		return trust.Pieces{
+			Cert:  piece(secret, corev1.TLSCertKey),
+			Key:   piece(secret, corev1.TLSPrivateKeyKey),
+			Roots: piece(secret, "ca.crt"),
+		}
+	}
+	return trust.Pieces{
+		Cert:  piece(secret, CACertKey),
+		Key:   piece(secret, CAKeyKey),
+		Chain: piece(secret, PluggedChainKey),
+		Roots: piece(secret, PluggedRootKey),
+	}
+}
+
+func piece(secret *corev1.Secret, key string) trust.Piece {
+	return trust.Piece{Name: fmt.Sprintf("Secret %s/%s key %s", secret.Namespace, secret.Name, key), PEM: secret.Data[key]}
+}

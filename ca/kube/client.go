@@ -1,0 +1,45 @@
+// Package kube connects the authority to Kubernetes: the Secrets that hold a
+// signing certificate, and the lease that says which replica writes.
+//
+// It carries and does not decide: what a Secret must hold is ca/trust's, what
+// may be signed is ca's. It refuses to log and to make a second root.
+package kube
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Config returns how to reach the API server: by a kubeconfig file, or, when
+// its name is empty, as a pod of the cluster. Objects travel as protobuf, and
+// no client-side rate limit stands before the API server's own priority and
+// fairness (K-3).
+func Config(kubeconfig, userAgent string) (*rest.Config, error) {
+	var cfg *rest.Config
+	var err error
+	if kubeconfig == "" {
+		if cfg, err = rest.InClusterConfig(); err != nil {
+			return nil, fmt.Errorf("reach the API server as a pod: %w: outside a cluster, give --kube-config", err)
+		}
+	} else if cfg, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	cfg.UserAgent = userAgent
+	cfg.QPS = -1
+	cfg.ContentType = runtime.ContentTypeProtobuf
+	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	return cfg, nil
+}
+
+// Client returns a client of the API server.
+func Client(cfg *rest.Config) (kubernetes.Interface, error) {
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	return client, nil
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"citadel/ca"
+	"citadel/ca/kube"
+	"citadel/ca/trust"
+)
+
+// loadAuthority gets the signer from where the flags say, and makes an
+// authority of it.
+func loadAuthority(ctx context.Context, cfg *config, client kubernetes.Interface, log *slog.Logger, audit *auditStream) (*ca.Authority, error) {
+	signer, err := cfg.loadSigner(ctx, client, log)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("signing certificate in use", "subject", signer.Cert().Subject.String(), "notAfter", signer.NotAfter().UTC(),
+		"roots", len(signer.Roots()), "chain", len(signer.Chain()))
+	return ca.New(time.Now(), ca.Config{
+		TrustDomain: cfg.td,
+		Signer:      signer,
+		DefaultTTL:  cfg.workloadTTL,
+		MaxTTL:      cfg.maxWorkloadTTL,
+		DNSNames:    cfg.dnsNames,
+		CommonName:  cfg.dualUse,
+		Audit:       audit.write,
+	})
+}
+
+func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (*trust.Signer, error) {
+	tell := func(err error) { log.Warn("authority is not loaded yet", "err", err) }
+	switch c.source {
+	case sourceFiles:
+		return c.signerFromFiles()
+	case sourcePlugged, sourceAuto:
+		pieces, found, err := kube.Plugged(ctx, client, c.namespace, tell)
+		switch {
+		case err != nil:
+			return nil, err
+		case found:
+			log.Info("operator's own CA", "secret", c.namespace+"/"+kube.PluggedSecret)
+			return trust.NewSigner(time.Now(), pieces)
+		case c.source == sourcePlugged:
+			return nil, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
+				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
+		}
+	}
+	return c.selfSignedSigner(ctx, client, log, tell)
+}
+
+func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, tell func(error)) (*trust.Signer, error) {
+	store := kube.SelfSigned{
+		Client: client, Namespace: c.namespace, ReadOnly: c.readOnly, Tell: tell,
+		Root: trust.SelfSigned{TrustDomain: c.td, KeyType: c.caKey, Lifetime: c.selfSignedTTL},
+	}
+	signer, made, err := store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("self-signed root", "secret", c.namespace+"/"+kube.CASecret, "made", made)
+	if c.rootCert == "" {
+		return signer, nil
+	}
+	extra, err := readPiece(c.rootCert)
+	if err != nil {
+		return nil, err
+	}
+	return signer.WithRoots(extra)
+}
+
+func (c *config) signerFromFiles() (*trust.Signer, error) {
+	var p trust.Pieces
+	var errs []error
+	read := func(to *trust.Piece, path string) {
+		if path == "" {
+			return
+		}
+		var err error
+		*to, err = readPiece(path)
+		errs = append(errs, err)
+	}
+	read(&p.Cert, c.signingCert)
+	read(&p.Key, c.signingKey)
+	read(&p.Chain, c.certChain)
+	read(&p.Roots, c.rootCert)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return trust.NewSigner(time.Now(), p)
+}
+
+func readPiece(path string) (trust.Piece, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return trust.Piece{}, fmt.Errorf("read a piece of the CA: %w", err)
+	}
+	return trust.Piece{Name: path, PEM: text}, nil
+}

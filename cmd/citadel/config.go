@@ -1,0 +1,217 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"citadel/ca"
+	"citadel/ca/trust"
+	"citadel/secretcontroller"
+)
+
+// source says where the authority comes from.
+type source int
+
+const (
+	sourceAuto       source = iota // Secret cacerts where it exists, else self-signed
+	sourceSelfSigned               // Secret istio-ca-secret
+	sourcePlugged                  // Secret cacerts, and nothing else will do
+	sourceFiles                    // files named by flags
+)
+
+// config is what the flags say, checked.
+type config struct {
+	*options
+	td        spiffeid.TrustDomain
+	source    source
+	caKey     trust.KeyType
+	leafKey   trust.KeyType
+	dnsNames  ca.DNSNames
+	scope     secretcontroller.Scope
+	namespace string
+}
+
+// validate checks every flag, and reports all that is wrong at once.
+func (o *options) validate(given *pflag.FlagSet) (*config, error) {
+	c := &config{options: o, namespace: o.storageNamespace, dnsNames: ca.DNSNames{}}
+	c.checkNamespaces(given)
+	c.checkAuthority(given)
+	c.checkTimes()
+	c.checkWorkloads()
+	c.checkReplicas()
+	c.checkLogs()
+	if problems := o.flags.Problems(); len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return c, nil
+}
+
+func (c *config) checkNamespaces(given *pflag.FlagSet) {
+	list := c.listened
+	if fallback, ok := os.LookupEnv("NAMESPACE"); ok && !given.Changed("listened-namespaces") {
+		list = fallback
+	}
+	for ns := range strings.SplitSeq(list, ",") {
+		if ns = strings.TrimSpace(ns); ns != "" && !slices.Contains(c.scope.Listed, ns) {
+			c.checkNamespace("listened-namespaces", ns)
+			c.scope.Listed = append(c.scope.Listed, ns)
+		}
+	}
+	c.checkNamespace("citadel-storage-namespace", c.namespace)
+	c.scope.StorageNamespace, c.scope.EnabledByDefault = c.namespace, c.enableByDefault
+}
+
+func (c *config) checkNamespace(flag, ns string) {
+	if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
+		c.flags.Problem(flag, "%q is no name of a namespace: %s", ns, problems[0])
+	}
+}
+
+func (c *config) checkAuthority(given *pflag.FlagSet) {
+	name := strings.ReplaceAll(c.trustDomain, "@", ".")
+	if name == "" {
+		name = "cluster.local"
+	}
+	var err error
+	if c.td, err = spiffeid.TrustDomainFromString(name); err != nil || strings.Contains(name, "/") {
+		c.flags.Problem("trust-domain", "%q is no SPIFFE trust domain: use lower-case letters, digits, dots, dashes and underscores", c.trustDomain)
+	}
+	if c.caKey, err = trust.ParseKeyType(c.caKeyType); err != nil {
+		c.flags.Problem("ca-key-type", "%v", err)
+	}
+	if c.upstreamCA != "" {
+		c.flags.Problem("upstream-ca-address", "an upstream CA is not supported, and a root of its own would not be what you want: "+
+			"give the signing certificate by --signing-cert, or remove the flag")
+	}
+	c.chooseSource(given)
+}
+
+// chooseSource never lets a half-given CA of the operator's fall back to a
+// self-signed one.
+func (c *config) chooseSource(given *pflag.FlagSet) {
+	anyFile := c.signingCert != "" || c.signingKey != "" || c.certChain != ""
+	switch {
+	case anyFile && given.Changed("self-signed-ca") && c.selfSigned:
+		c.flags.Problem("self-signed-ca", "contradicts --signing-cert, --signing-key and --cert-chain: give one or the others")
+	case anyFile:
+		c.source = sourceFiles
+		c.requireFile("signing-cert", c.signingCert)
+		c.requireFile("signing-key", c.signingKey)
+		c.requireFile("root-cert", c.rootCert)
+	case !given.Changed("self-signed-ca"):
+		c.source = sourceAuto
+	case c.selfSigned:
+		c.source = sourceSelfSigned
+	default:
+		c.source = sourcePlugged
+	}
+}
+
+func (c *config) requireFile(flag, path string) {
+	if path == "" {
+		c.flags.Problem(flag, "is not given, and an operator's own CA needs --signing-cert, --signing-key and --root-cert")
+	}
+}
+
+func (c *config) checkTimes() {
+	c.positive("workload-cert-ttl", c.workloadTTL)
+	c.positive("max-workload-cert-ttl", c.maxWorkloadTTL)
+	c.positive("self-signed-ca-cert-ttl", c.selfSignedTTL)
+	if c.workloadTTL > c.maxWorkloadTTL {
+		c.flags.Problem("workload-cert-ttl", "%s is above --max-workload-cert-ttl %s: lower the one or raise the other", c.workloadTTL, c.maxWorkloadTTL)
+	}
+	if c.selfSignedTTL > 0 && c.selfSignedTTL < c.workloadTTL {
+		c.flags.Problem("self-signed-ca-cert-ttl", "%s is below --workload-cert-ttl %s", c.selfSignedTTL, c.workloadTTL)
+	}
+	c.ratio("workload-cert-grace-period-ratio", c.graceRatio)
+	c.ratio("workload-cert-rotation-jitter", c.jitter)
+	if c.minGrace < 0 {
+		c.flags.Problem("workload-cert-min-grace-period", "%s is negative", c.minGrace)
+	}
+	if c.rootWindow < 0 {
+		c.flags.Problem("root-change-window", "%s is negative", c.rootWindow)
+	}
+}
+
+func (c *config) positive(flag string, d time.Duration) {
+	if d <= 0 {
+		c.flags.Problem(flag, "%s must be above zero", d)
+	} else if d < time.Second {
+		c.flags.Problem(flag, "%s is below a second, which certificates cannot express", d)
+	}
+}
+
+func (c *config) ratio(flag string, r float64) {
+	if !(r >= 0 && r <= 1) { // NaN too
+		c.flags.Problem(flag, "%v must be between 0 and 1", r)
+	}
+}
+
+func (c *config) checkWorkloads() {
+	var err error
+	if c.leafKey, err = trust.ParseKeyType(c.keyType); err != nil {
+		c.flags.Problem("key-type", "%v", err)
+	}
+	if c.td.IsZero() {
+		return
+	}
+	if err := c.dnsNames.AddCustom(c.td, c.customDNS); err != nil {
+		c.flags.Problem("custom-dns-names", "%v", err)
+	}
+	if !c.appendDNS {
+		return
+	}
+	if err := c.dnsNames.AddWebhooks(c.td, c.namespace); err != nil {
+		c.flags.Problem("append-dns-names", "%v", err)
+	}
+}
+
+func (c *config) checkReplicas() {
+	if c.workers < 1 || c.workers > 1024 {
+		c.flags.Problem("max-concurrent-writes", "%d must be between 1 and 1024", c.workers)
+	}
+	if c.monitoringPort > 65535 {
+		c.flags.Problem("monitoring-port", "%d is no port", c.monitoringPort)
+	}
+	if !c.leaderElect {
+		return
+	}
+	c.positive("lease-duration", c.leaseDuration)
+	c.positive("lease-renew-deadline", c.renewDeadline)
+	if c.renewDeadline >= c.leaseDuration {
+		c.flags.Problem("lease-renew-deadline", "%s must be below --lease-duration %s", c.renewDeadline, c.leaseDuration)
+	}
+	if c.retryPeriod <= 0 || c.retryPeriod*12/10 >= c.renewDeadline {
+		c.flags.Problem("lease-retry-period", "%s must be above zero, and with a fifth added below --lease-renew-deadline %s", c.retryPeriod, c.renewDeadline)
+	}
+}
+
+func (c *config) checkLogs() {
+	if c.logAsJSON {
+		c.logFormat = "json"
+	}
+	if c.logFormat != "text" && c.logFormat != "json" {
+		c.flags.Problem("log-format", "%q: use text or json", c.logFormat)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
+		c.flags.Problem("log-level", "%q: use debug, info, warn or error", c.logLevel)
+	}
+	if c.auditLog == "" {
+		c.flags.Problem("audit-log", "is empty: signatures are always recorded; use - for standard output")
+	} else if info, err := os.Stat(filepath.Dir(c.auditLog)); c.auditLog != "-" && (err != nil || !info.IsDir()) {
+		c.flags.Problem("audit-log", "folder %s of %s is not there", filepath.Dir(c.auditLog), c.auditLog)
+	}
+}
+
+// rotation is what the flags say on renewing.
+func (c *config) rotation() secretcontroller.Rotation {
+	return secretcontroller.Rotation{GraceRatio: c.graceRatio, MinGrace: c.minGrace, Jitter: c.jitter, RootWindow: c.rootWindow}
+}

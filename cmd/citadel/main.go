@@ -1,0 +1,18 @@
+// Command citadel is a certificate authority for the workloads of a service
+// mesh: it keeps a Secret with a SPIFFE certificate beside each Kubernetes
+// service account, and rotates it.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}

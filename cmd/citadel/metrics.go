@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"citadel/ca"
+	"citadel/cmd/internal/daemon"
+	"citadel/secretcontroller"
+)
+
+// metrics are what /metrics shows of the work done. The ancestor's names are
+// kept where the thing exists.
+type metrics struct {
+	registry *prometheus.Registry
+	created  prometheus.Counter
+	deleted  prometheus.Counter
+	remade   prometheus.Counter
+	csrErr   prometheus.Counter
+	signErr  *prometheus.CounterVec
+	writes   *prometheus.CounterVec
+	took     prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		created:  counter("citadel_secret_controller_svc_acc_created_cert_count", "Secrets made for service accounts that had none."),
+		deleted:  counter("citadel_secret_controller_svc_acc_deleted_cert_count", "Secrets deleted because their service account was gone."),
+		remade:   counter("citadel_secret_controller_secret_deleted_cert_count", "Secrets made again after somebody deleted them."),
+		csrErr:   counter("citadel_secret_controller_csr_err_count", "Certificate requests of the controller that were refused."),
+		signErr: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_secret_controller_csr_sign_err_count",
+			Help: "Signatures that failed, by class of error."}, []string{"error"}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_secret_controller_refreshes_total",
+			Help: "Objects written or tried, by kind, outcome and why they were not right."}, []string{"object", "outcome", "reason"}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "citadel_secret_controller_write_seconds",
+			Help: "Time from finding an object not right to its being written.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_build", Help: "The build that runs.",
+		ConstLabels: prometheus.Labels{"component": "citadel", "tag": daemon.BuildVersion().Version}})
+	build.Set(1)
+	m.registry.MustRegister(m.created, m.deleted, m.remade, m.csrErr, m.signErr, m.writes, m.took, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+// gauge registers a number that is looked up when it is asked for.
+func (m *metrics) gauge(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// watchAuthority shows how long root and signer have left.
+func (m *metrics) watchAuthority(a *ca.Authority) {
+	root := a.Signer().Roots()[0].NotAfter
+	for _, cert := range a.Signer().Roots() {
+		if cert.NotAfter.Before(root) {
+			root = cert.NotAfter
+		}
+	}
+	signer := a.Signer().NotAfter()
+	stamp := func(t time.Time) func() float64 { return func() float64 { return float64(t.Unix()) } }
+	left := func(t time.Time) func() float64 { return func() float64 { return time.Until(t).Seconds() } }
+	m.gauge("citadel_server_root_cert_expiry_timestamp", "Unix time at which the first root of the bundle expires.", stamp(root))
+	m.gauge("citadel_server_root_cert_expiry_seconds", "Seconds until the first root of the bundle expires.", left(root))
+	m.gauge("citadel_server_cert_chain_expiry_timestamp", "Unix time at which the signer, or an issuer of it, expires.", stamp(signer))
+	m.gauge("citadel_server_cert_chain_expiry_seconds", "Seconds until the signer, or an issuer of it, expires.", left(signer))
+}
+
+// watchController shows the state of the work.
+func (m *metrics) watchController(status func() secretcontroller.Status) {
+	since := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return float64(t.UnixMilli()) / 1000
+	}
+	m.gauge("citadel_leader", "1 while this replica writes.", func() float64 {
+		if status().Leading {
+			return 1
+		}
+		return 0
+	})
+	m.gauge("citadel_secret_controller_secrets", "Secrets under management.", func() float64 { return float64(status().Secrets) })
+	m.gauge("citadel_secret_controller_secrets_in_error", "Secrets that could not be brought right.", func() float64 { return float64(status().InError) })
+	m.gauge("citadel_secret_controller_queue_depth", "Objects that wait to be looked at.", func() float64 { return float64(status().QueueDepth) })
+	m.gauge("citadel_secret_controller_soonest_expiry_timestamp", "Unix time at which the first certificate under management expires; 0 without any.",
+		func() float64 { return since(status().SoonestExpiry) })
+	m.gauge("citadel_secret_controller_soonest_renewal_timestamp", "Unix time at which the next certificate is due; 0 without any.",
+		func() float64 { return since(status().SoonestRenewal) })
+	m.gauge("citadel_secret_controller_last_success_timestamp", "Unix time at which a piece of work last ended well; 0 before the first.",
+		func() float64 { return since(status().LastSuccess) })
+}
+
+// observe counts and logs one piece of work.
+func (m *metrics) observe(log *slog.Logger, o secretcontroller.Observation) {
+	reason := string(o.Reason)
+	if o.Err != nil {
+		m.writes.WithLabelValues(o.Object, "error", reason).Inc()
+		m.countError(o.Err)
+		log.Error("object is not right", "object", o.Object, "name", o.Name, "action", o.Action, "reason", o.Reason, "detail", o.Detail, "err", o.Err)
+		return
+	}
+	m.writes.WithLabelValues(o.Object, string(o.Action), reason).Inc()
+	m.took.Observe(o.Took.Seconds())
+	switch {
+	case o.Object != "Secret":
+	case o.Action == secretcontroller.Deleted:
+		m.deleted.Inc()
+	case o.Reason == secretcontroller.Vanished:
+		m.remade.Inc()
+	case o.Action == secretcontroller.Created:
+		m.created.Inc()
+	}
+	attrs := []any{"object", o.Object, "name", o.Name, "action", o.Action, "reason", o.Reason, "detail", o.Detail, "took", o.Took}
+	if !o.NotAfter.IsZero() {
+		attrs = append(attrs, "notAfter", o.NotAfter.UTC(), "renewAt", o.RenewAt.UTC())
+	}
+	log.Info("object written", attrs...)
+}
+
+func (m *metrics) countError(err error) {
+	e, ok := errors.AsType[*ca.Error](err)
+	if !ok {
+		return
+	}
+	m.signErr.WithLabelValues(string(e.Class)).Inc()
+	if e.Class == ca.CSRError {
+		m.csrErr.Inc()
+	}
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+
+	"citadel/ca"
+	"citadel/ca/kube"
+	"citadel/cmd/internal/daemon"
+	"citadel/secretcontroller"
+)
+
+const (
+	// stopLimit is how long stopping may take: giving the lease back waits for
+	// the API server.
+	stopLimit = 4500 * time.Millisecond
+	// stuckAfter is how old the controller's last sign of life may be.
+	stuckAfter = 2 * time.Minute
+)
+
+// process is the running program; its parts appear as they come up.
+type process struct {
+	cfg        *config
+	log        *slog.Logger
+	metrics    *metrics
+	authority  atomic.Pointer[ca.Authority]
+	controller atomic.Pointer[secretcontroller.Controller]
+}
+
+// serve runs until ctx ends, and at most stopLimit longer.
+func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr io.Writer) error {
+	log, err := daemon.NewLogger(stderr, cfg.logFormat, cfg.logLevel)
+	if err != nil {
+		return err
+	}
+	for _, w := range append(warnings, cfg.advice()...) {
+		log.Warn(w)
+	}
+	audit, err := openAudit(cfg.auditLog, stdout)
+	if err != nil {
+		return err
+	}
+	p := &process{cfg: cfg, log: log, metrics: newMetrics()}
+	done := make(chan error, 1)
+	go func() { done <- errors.Join(p.run(ctx, audit), audit.close()) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopLimit):
+		log.Warn("stopped before everything had ended: the lease may still be held")
+		return nil
+	}
+}
+
+// advice is what the values of good flags make worth saying.
+func (c *config) advice() []string {
+	var out []string
+	if c.graceRatio < 0.2 || c.graceRatio > 0.8 {
+		out = append(out, fmt.Sprintf("--workload-cert-grace-period-ratio %v is outside [0.2, 0.8]: certificates are renewed very late or very often", c.graceRatio))
+	}
+	if c.serverOnly {
+		out = append(out, "--server-only: no secret controller runs, and this version serves nothing else")
+	}
+	return out
+}
+
+// run is the program's parts in the order they need each other.
+func (p *process) run(ctx context.Context, audit *auditStream) error {
+	p.log.Info("citadel starts", "version", daemon.BuildVersion().Version, "trustDomain", p.cfg.td.Name(), "storageNamespace", p.cfg.namespace)
+	group, ctx := errgroup.WithContext(ctx)
+	if p.cfg.monitoringPort > 0 {
+		group.Go(func() error { return p.monitor().Serve(ctx) })
+	}
+	group.Go(func() error { return p.work(ctx, audit) })
+	err := group.Wait()
+	if err != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if err == nil {
+		p.log.Info("citadel stopped")
+	}
+	return err
+}
+
+func (p *process) monitor() daemon.Monitor {
+	return daemon.Monitor{Port: p.cfg.monitoringPort, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready, Profiling: p.cfg.profiling}
+}
+
+// work loads the authority, and then keeps the Secrets.
+func (p *process) work(ctx context.Context, audit *auditStream) error {
+	restConfig, err := kube.Config(p.cfg.kubeConfig, "citadel/"+daemon.BuildVersion().Version)
+	if err != nil {
+		return err
+	}
+	client, err := kube.Client(restConfig)
+	if err != nil {
+		return err
+	}
+	authority, err := loadAuthority(ctx, p.cfg, client, p.log, audit)
+	if err != nil {
+		return err
+	}
+	p.authority.Store(authority)
+	p.metrics.watchAuthority(authority)
+	if p.cfg.serverOnly {
+		<-ctx.Done()
+		return nil
+	}
+	return p.control(ctx, client, authority)
+}
+
+// control runs the secret controller: it watches always, and writes while this
+// replica leads.
+func (p *process) control(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	defer broadcaster.Shutdown()
+	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
+		return fmt.Errorf("record Events: %w", err)
+	}
+	controller, err := secretcontroller.New(secretcontroller.Settings{
+		Client: client, Authority: authority, RootsSince: time.Now(),
+		Scope: p.cfg.scope, Rotation: p.cfg.rotation(), TTL: p.cfg.workloadTTL,
+		KeyType: p.cfg.leafKey, LegacyKeys: !p.cfg.pkcs8, Workers: p.cfg.workers,
+		Recorder: broadcaster.NewRecorder(scheme.Scheme, "citadel"),
+		Observe:  func(o secretcontroller.Observation) { p.metrics.observe(p.log, o) },
+	})
+	if err != nil {
+		return err
+	}
+	p.controller.Store(controller)
+	p.metrics.watchController(controller.Status)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { controller.Watch(ctx); return nil })
+	group.Go(func() error { return p.lead(ctx, client, controller) })
+	return group.Wait()
+}
+
+func (p *process) lead(ctx context.Context, client kubernetes.Interface, controller *secretcontroller.Controller) error {
+	if !p.cfg.leaderElect {
+		return controller.Lead(ctx, nil)
+	}
+	lease := kube.Lease{
+		Client: client, Namespace: p.cfg.namespace, Identity: identity(),
+		Duration: p.cfg.leaseDuration, RenewDeadline: p.cfg.renewDeadline, RetryPeriod: p.cfg.retryPeriod,
+		Changed: func(leader string) { p.log.Info("leader of the replicas", "leader", leader) },
+	}
+	return lease.Hold(ctx, func(ctx context.Context, guard kube.Guard) {
+		p.log.Info("this replica writes")
+		err := controller.Lead(ctx, secretcontroller.Guard(guard))
+		p.log.Info("this replica no longer writes", "err", err)
+	})
+}
+
+// identity is this process's own among replicas, and of restarts in one pod.
+func identity() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return strings.Join([]string{host, string(uuid.NewUUID())}, "_")
+}
+
+// alive is true as long as the controller's queue moves. Waiting for the API
+// server or for the lease is life too.
+func (p *process) alive() error {
+	controller := p.controller.Load()
+	if controller == nil {
+		return nil
+	}
+	if s := controller.Status(); s.Leading && time.Since(s.LastHeartbeat) > stuckAfter {
+		return fmt.Errorf("the controller's queue has not moved since %s", s.LastHeartbeat.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// ready is true when a certificate could be signed now.
+func (p *process) ready() error {
+	if err := p.authority.Load().Ready(time.Now()); err != nil {
+		return err
+	}
+	controller := p.controller.Load()
+	if p.cfg.serverOnly || (controller != nil && controller.Synced()) {
+		return nil
+	}
+	return errors.New("the caches have not had their first list yet")
+}

@@ -1,0 +1,33 @@
+package daemon
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// version is set when the binary is linked.
+var version = "development"
+
+// Version says what a binary was built from.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+}
+
+// BuildVersion is this binary's.
+func BuildVersion() Version {
+	v := Version{Version: version, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	return v
+}
+
+// String is the version on one line.
+func (v Version) String() string { return fmt.Sprintf("%s (commit %q, %s)", v.Version, v.Commit, v.Go) }

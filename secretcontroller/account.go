@@ -1,0 +1,249 @@
+package secretcontroller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"citadel/ca"
+)
+
+// errForeign says that somebody else's Secret bears the name of ours.
+var errForeign = errors.New("a Secret that is not Citadel's bears this name: it is left alone; " +
+	"delete or rename it and the service account gets its certificate")
+
+// foreignRetry is how often to see whether a foreign Secret is gone: no watch
+// of ours covers it.
+const foreignRetry = 15 * time.Second
+
+// reconcileAccount keeps the Secret of one service account right.
+func (c *Controller) reconcileAccount(ctx context.Context, k key) (time.Duration, error) {
+	account, lives := c.watch.account(k)
+	secret := c.watch.secret(k)
+	switch {
+	case !c.watch.manages(k.namespace):
+		c.ledge.forget(k)
+		return 0, nil
+	case !lives:
+		c.ledge.forget(k)
+		return 0, c.removeOrphan(ctx, k, secret)
+	}
+	want, err := c.want(account)
+	if err != nil {
+		c.observe(time.Now(), Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: Failed, Err: err}, account.reference())
+		return 0, nil // the names will not change: a new service account is a new key
+	}
+	return c.keep(ctx, k, want, secret)
+}
+
+func (c *Controller) want(account Account) (Want, error) {
+	name := SecretName(account.Name)
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		return Want{}, fmt.Errorf("service account's name makes no name for a Secret: %s", problems[0])
+	}
+	id, err := ca.ServiceAccountID(c.set.Authority.TrustDomain(), account.Namespace, account.Name)
+	if err != nil {
+		return Want{}, err
+	}
+	return Want{Account: account, ID: id, DNSNames: c.set.Authority.DNSNames(id), Roots: c.roots, Rotation: c.set.Rotation}, nil
+}
+
+func (a Account) reference() *corev1.ObjectReference {
+	return &corev1.ObjectReference{APIVersion: "v1", Kind: "ServiceAccount", Namespace: a.Namespace, Name: a.Name, UID: a.UID}
+}
+
+// keep judges the Secret, and makes it anew where the verdict says so.
+func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.Secret) (time.Duration, error) {
+	now := time.Now()
+	last, known := c.ledge.recall(k, want.Account)
+	verdict := last.verdict
+	if secret == nil || last.version != secret.ResourceVersion || !verdict.Keep(now) {
+		verdict = Judge(now, secret, want)
+	}
+	if verdict.Keep(now) {
+		c.ledge.note(k, secret, want.Account, verdict)
+		return until(verdict.RenewAt), nil
+	}
+	if verdict.Reason == Missing && known && last.version != "" {
+		verdict.Reason = Vanished
+	}
+	if wait := c.ledge.contention(k, verdict.Reason, now); wait > 0 {
+		return wait, nil
+	}
+	return c.renew(ctx, k, want, secret, verdict)
+}
+
+// until is the wait for a time; never zero, which would mean no wait but for
+// events.
+func until(t time.Time) time.Duration { return max(time.Until(t), time.Millisecond) }
+
+func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1.Secret, v Verdict) (time.Duration, error) {
+	start := time.Now()
+	written, action, err := c.write(ctx, want, secret)
+	o := Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: action, Reason: v.Reason, Detail: v.Detail}
+	switch {
+	case err == nil:
+		fresh := Judge(start, written, want)
+		o.NotAfter, o.RenewAt = fresh.NotAfter, fresh.RenewAt
+		c.ledge.wrote(k, written, want.Account, fresh, v.Reason)
+		c.observe(start, o, want.Account.reference())
+		return until(fresh.RenewAt), nil
+	case overtaken(err):
+		return 0, ignoreTerminating(err)
+	case errors.Is(err, errForeign):
+		o.Action, o.Err = Refused, err
+		c.ledge.fail(k, v, err)
+		c.observe(start, o, want.Account.reference())
+		return foreignRetry, nil
+	}
+	o.Err = err
+	c.ledge.fail(k, v, err)
+	c.observe(start, o, want.Account.reference())
+	return 0, err
+}
+
+// overtaken tells failures that only mean that the world moved on while we
+// looked at it: the watch brings what is there now.
+func overtaken(err error) bool {
+	return apierrors.IsConflict(err) || terminating(err) || errors.Is(err, errAlreadyRight) || errors.Is(err, context.Canceled)
+}
+
+func terminating(err error) bool {
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+}
+
+func ignoreTerminating(err error) error {
+	if terminating(err) || errors.Is(err, errAlreadyRight) {
+		return nil
+	}
+	return err
+}
+
+// errAlreadyRight says that the cache was behind: the Secret is as it must be.
+var errAlreadyRight = errors.New("the Secret is right already")
+
+// write issues and stores in one write. Where the cache was behind it goes by
+// what the API server holds.
+func (c *Controller) write(ctx context.Context, want Want, secret *corev1.Secret) (*corev1.Secret, Action, error) {
+	action := Replaced
+	if secret == nil {
+		action = Created
+	}
+	ctx, cancel, err := c.guard(ctx)
+	if err != nil {
+		return nil, action, err
+	}
+	defer cancel()
+	fresh, err := c.issue(time.Now(), want)
+	if err != nil {
+		return nil, action, err
+	}
+	secrets := c.set.Client.CoreV1().Secrets(want.Account.Namespace)
+	if secret == nil {
+		written, err := secrets.Create(ctx, compose(nil, want.Account, fresh), metav1.CreateOptions{})
+		if !apierrors.IsAlreadyExists(err) {
+			return written, action, wrapWrite("create", want, err)
+		}
+		secret, err = c.existing(ctx, want)
+		if err != nil {
+			return nil, action, err
+		}
+	}
+	if secret.Type != SecretType || (secret.Immutable != nil && *secret.Immutable) {
+		written, err := c.recreate(ctx, secret, want, fresh)
+		return written, Replaced, err
+	}
+	written, err := secrets.Update(ctx, compose(secret, want.Account, fresh), metav1.UpdateOptions{})
+	return written, Replaced, wrapWrite("update", want, err)
+}
+
+// existing reads the Secret that a create ran into.
+func (c *Controller) existing(ctx context.Context, want Want) (*corev1.Secret, error) {
+	name := SecretName(want.Account.Name)
+	secret, err := c.set.Client.CoreV1().Secrets(want.Account.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, wrapWrite("read", want, err)
+	}
+	if secret.Type != SecretType && !bearsOurMark(secret) {
+		return nil, errForeign
+	}
+	if Judge(time.Now(), secret, want).Keep(time.Now()) {
+		return nil, errAlreadyRight
+	}
+	return secret, nil
+}
+
+// recreate replaces a Secret that cannot be updated: its type, or its being
+// immutable, is for life.
+func (c *Controller) recreate(ctx context.Context, old *corev1.Secret, want Want, m material) (*corev1.Secret, error) {
+	if err := c.deleteSecret(ctx, old); err != nil {
+		return nil, wrapWrite("delete", want, err)
+	}
+	kept := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Labels: old.Labels, Annotations: old.Annotations}}
+	written, err := c.set.Client.CoreV1().Secrets(old.Namespace).Create(ctx, compose(kept, want.Account, m), metav1.CreateOptions{})
+	return written, wrapWrite("create", want, err)
+}
+
+func (c *Controller) deleteSecret(ctx context.Context, secret *corev1.Secret) error {
+	err := c.set.Client.CoreV1().Secrets(secret.Namespace).Delete(ctx, secret.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &secret.UID, ResourceVersion: &secret.ResourceVersion}})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func wrapWrite(verb string, want Want, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s Secret %s/%s: %w", verb, want.Account.Namespace, SecretName(want.Account.Name), err)
+}
+
+func (c *Controller) guard(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	t := c.term.Load()
+	if t == nil {
+		return nil, nil, context.Canceled
+	}
+	if t.guard == nil {
+		ctx, cancel := context.WithCancel(ctx)
+		return ctx, cancel, nil
+	}
+	return t.guard(ctx)
+}
+
+// removeOrphan deletes our Secret of a service account that is gone. Garbage
+// collection does so for Secrets with an owner; this is for those of the
+// ancestor's making. That the account is gone is asked of the API server: a
+// cache is no proof.
+func (c *Controller) removeOrphan(ctx context.Context, k key, secret *corev1.Secret) error {
+	if secret == nil || secret.Annotations[AccountAnnotation] != k.name {
+		return nil
+	}
+	start := time.Now()
+	ctx, cancel, err := c.guard(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	_, err = c.set.Client.CoreV1().ServiceAccounts(k.namespace).Get(ctx, k.name, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		return nil // its being made is on its way to the cache
+	case !apierrors.IsNotFound(err):
+		return fmt.Errorf("look whether service account %s/%s is gone: %w", k.namespace, k.name, err)
+	}
+	err = c.deleteSecret(ctx, secret)
+	if apierrors.IsConflict(err) {
+		return err
+	}
+	c.observe(start, Observation{Object: "Secret", Name: k.namespace + "/" + secret.Name, Action: Deleted,
+		Reason: "service account gone", Err: err}, nil)
+	return err
+}

@@ -1,0 +1,100 @@
+package secretcontroller
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// reconcileRoots keeps RootsConfigMap of a namespace right.
+func (c *Controller) reconcileRoots(ctx context.Context, namespace string) error {
+	if !c.watch.manages(namespace) || !distributesRoots(namespace) {
+		return nil
+	}
+	obj, _ := c.watch.roots.get(namespace, RootsConfigMap)
+	return c.keepConfigMap(ctx, obj, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: RootsConfigMap, Labels: map[string]string{RootsConfigMapLabel: "true"}},
+		Data:       map[string]string{RootsKey: string(c.roots.pem)},
+	})
+}
+
+// reconcileLegacyRoots keeps LegacyConfigMap right. Agents of Istio 1.1 to 1.4
+// take all of it as trusted; the ancestor put the chain there in place of the
+// roots where it had one. The chain first and the roots after it serves both
+// those that verify to the one and those that verify to the other.
+func (c *Controller) reconcileLegacyRoots(ctx context.Context) error {
+	namespace := c.set.Scope.StorageNamespace
+	obj, _, err := c.watch.legacy.GetIndexer().Get(cache.ExplicitKey(namespace + "/" + LegacyConfigMap))
+	if err != nil {
+		return fmt.Errorf("look up ConfigMap %s/%s: %w", namespace, LegacyConfigMap, err)
+	}
+	text := slices.Concat(c.set.Authority.Signer().ChainPEM(), c.roots.pem)
+	return c.keepConfigMap(ctx, obj, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: LegacyConfigMap},
+		Data:       map[string]string{LegacyRootsKey: base64.StdEncoding.EncodeToString(text)},
+	})
+}
+
+// keepConfigMap makes the ConfigMap hold at least what is wanted.
+func (c *Controller) keepConfigMap(ctx context.Context, cached any, want *corev1.ConfigMap) error {
+	have, _ := cached.(*corev1.ConfigMap)
+	if have != nil && contains(have.Data, want.Data) && contains(have.Labels, want.Labels) {
+		return nil
+	}
+	start := time.Now()
+	ctx, cancel, err := c.guard(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	o := Observation{Object: "ConfigMap", Name: want.Namespace + "/" + want.Name, Action: Created, Reason: Missing}
+	if have != nil {
+		o.Action, o.Reason = Replaced, BadRoots
+	}
+	o.Err = c.writeConfigMap(ctx, have, want)
+	switch {
+	case terminating(o.Err):
+		return nil
+	case apierrors.IsAlreadyExists(o.Err) || apierrors.IsConflict(o.Err):
+		return o.Err
+	}
+	c.observe(start, o, nil)
+	return o.Err
+}
+
+func (c *Controller) writeConfigMap(ctx context.Context, have, want *corev1.ConfigMap) error {
+	configMaps := c.set.Client.CoreV1().ConfigMaps(want.Namespace)
+	if have == nil {
+		if _, err := configMaps.Create(ctx, want, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("create ConfigMap %s/%s: %w", want.Namespace, want.Name, err)
+		}
+		return nil
+	}
+	next := have.DeepCopy()
+	for k, v := range want.Data {
+		next.Data = with(next.Data, k, v)
+	}
+	for k, v := range want.Labels {
+		next.Labels = with(next.Labels, k, v)
+	}
+	if _, err := configMaps.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("update ConfigMap %s/%s: %w", want.Namespace, want.Name, err)
+	}
+	return nil
+}
+
+func contains(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
+			return false
+		}
+	}
+	return true
+}
