@@ -30,3 +30,59 @@ controlplane: ## build bin/controlplane: etcd, kube-apiserver, kube-controller-m
 	@cd integration/controlplane && CGO_ENABLED=0 $(GO) build $(if $(wildcard bin/controlplane),,-v) -trimpath \
 		-ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)' -o ../../bin/controlplane . 2> >(sed -u 's/^/    /' >&2)
 
+.PHONY: test
+test: deps lint build controlplane ## everything: lint, unit, race, scripts, fuzz, and a real API server
+	@echo "==> go test -race (the first run builds everything with the race detector: some minutes)"
+	@$(GO) test -race -timeout 30m ./...
+	@echo "==> go test of integration/controlplane"
+	@cd integration/controlplane && CONTROLPLANE_BINARY=$(CURDIR)/bin/controlplane $(GO) test -timeout 20m ./...
+	@$(MAKE) --no-print-directory fuzz
+
+.PHONY: lint
+lint: ## gofmt, go mod tidy, go vet, staticcheck
+	@echo "==> gofmt, go mod tidy, go vet, staticcheck"
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
+	@$(GO) mod tidy -diff
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+	@cd integration/controlplane && $(GO) mod tidy -diff && $(GO) vet ./...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for SECONDS_OF_FUZZING (5s)
+	@for package in $$($(GO) list ./...); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$($(GO) list -f '{{range .TestGoFiles}}{{$$.Dir}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$$.Dir}}/{{.}} {{end}}' $$package) /dev/null | cut -c6-); do \
+			echo "==> fuzz $$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(SECONDS_OF_FUZZING) $$package || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: build controlplane ## measure speed and memory beside floors of the same run (takes minutes)
+	@$(GO) build -o bin/bench ./integration/bench
+	@bin/bench $(ARGS)
+
+.PHONY: generate
+generate: ## bring go.mod and generated code up to date
+	@$(GO) generate ./...
+	@$(GO) mod tidy
+	@cd integration/controlplane && $(GO) mod tidy
+
+# What the tests need of a Debian machine beside Go, make and git: a C compiler
+# for the race detector, and the TLS libraries that certificates are verified
+# with.
+PACKAGES := gcc:gcc libc6-dev:/usr/include/stdlib.h openssl:openssl gnutls-bin:certtool
+
+.PHONY: deps
+deps: ## install the Debian packages that the tests need (as root)
+	@missing=; for p in $(PACKAGES); do \
+		name=$${p%%:*}; probe=$${p#*:}; \
+		command -v $$probe >/dev/null || test -e $$probe || missing="$$missing $$name"; \
+	done; \
+	test -z "$$missing" || { \
+		echo "==> installing$$missing"; \
+		test "$$(id -u)" = 0 || { echo "not root: install$$missing, then run make test again"; exit 1; }; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; }
+
+.PHONY: clean
+clean: ## remove what was built
+	@rm -rf bin

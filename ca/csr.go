@@ -2,13 +2,12 @@ package ca
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -35,8 +34,16 @@ var (
 	oidClientAuth       = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}
 )
 
+// maxReason bounds what an error says of a request: it quotes what a caller
+// sent, and goes into a gRPC trailer and an audit record.
+const maxReason = 512
+
 func csrError(format string, args ...any) *Error {
-	return &Error{Class: CSRError, Reason: fmt.Sprintf(format, args...)}
+	reason := fmt.Sprintf(format, args...)
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
+	}
+	return &Error{Class: CSRError, Reason: reason}
 }
 
 // parseCSR reads a request and refuses, by name, everything in it that its
@@ -49,10 +56,10 @@ func parseCSR(text []byte, id spiffeid.ID, dnsNames []string) (*x509.Certificate
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, &Error{Class: CSRError, Reason: "certificate request does not parse", Cause: err}
+		return nil, csrError("certificate request does not parse: %v", err)
 	}
 	if err := trust.CheckPublicKey(csr.PublicKey); err != nil {
-		return nil, &Error{Class: CSRError, Reason: "certificate request's key is refused", Cause: err}
+		return nil, csrError("certificate request's key is refused: %v", err)
 	}
 	if err := checkSubject(csr, id, dnsNames); err != nil {
 		return nil, err
@@ -158,16 +165,16 @@ const (
 )
 
 // checkSANKinds refuses names that crypto/x509 leaves unparsed: otherName,
-// directoryName and the like.
+// directoryName and the like, and what only looks like a kind that it parses.
 func checkSANKinds(der []byte) error {
 	var names []asn1.RawValue
 	if rest, err := asn1.Unmarshal(der, &names); err != nil || len(rest) > 0 {
 		return csrError("certificate request's subject alternative names do not parse")
 	}
 	for _, name := range names {
-		switch name.Tag {
-		case tagEmail, tagDNS, tagURI, tagIP:
-		default:
+		compared := name.Class == asn1.ClassContextSpecific && !name.IsCompound &&
+			slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, name.Tag)
+		if !compared {
 			return csrError("certificate request asks for a subject alternative name of kind %d", name.Tag)
 		}
 	}
@@ -214,14 +221,4 @@ func checkExtKeyUsage(der []byte) error {
 		}
 	}
 	return nil
-}
-
-// NewCSR returns a request, DER, that asks for nothing but its key to be
-// certified.
-func NewCSR(key crypto.Signer) ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, fmt.Errorf("make a certificate request: %w", err)
-	}
-	return der, nil
 }

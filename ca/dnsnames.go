@@ -96,11 +96,14 @@ var (
 	dnsWildcard = regexp.MustCompile(`^(\*\.)?` + label + `(\.` + label + `)*$`)
 )
 
-// CheckDNSName accepts lower-case host names of RFC 1123, and a wildcard only
-// as the whole left-most label of a longer name (R-10, RFC 9525 6.3).
+// CheckDNSName accepts lower-case host names of RFC 1123, whose last label is
+// no number as an IP address's is, and a wildcard only as the whole left-most
+// label of a longer name (R-10, RFC 9525 6.3).
 func CheckDNSName(name string) error {
 	wildcardTooWide := strings.HasPrefix(name, "*.") && strings.Count(name, ".") < 2
-	if len(name) > 253 || !dnsWildcard.MatchString(name) || wildcardTooWide {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	isAddress := strings.Trim(last, "0123456789") == ""
+	if len(name) > 253 || !dnsWildcard.MatchString(name) || wildcardTooWide || isAddress {
 		return fmt.Errorf("%q is not a DNS name that a certificate may bear", name)
 	}
 	return nil

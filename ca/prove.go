@@ -39,12 +39,19 @@ func (a *Authority) prove(now time.Time) error {
 	return nil
 }
 
+// verify checks the leaf as a client of a workload would, and as its server:
+// an issuer's extended key usages may allow one and not the other.
 func (a *Authority) verify(now time.Time, leaf *x509.Certificate) error {
-	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         trust.Pool(a.cfg.Signer.Roots()),
-		Intermediates: trust.Pool(a.cfg.Signer.Chain()),
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	return err
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		_, err := leaf.Verify(x509.VerifyOptions{
+			Roots:         trust.Pool(a.cfg.Signer.Roots()),
+			Intermediates: trust.Pool(a.cfg.Signer.Chain()),
+			CurrentTime:   now,
+			KeyUsages:     []x509.ExtKeyUsage{usage},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -21,6 +21,7 @@ func (a *Authority) validity(now time.Time, ttl time.Duration) (validity, error)
 		return validity{}, &Error{Class: TTLError,
 			Reason: fmt.Sprintf("requested TTL %s is greater than the max allowed TTL %s", ttl, a.cfg.MaxTTL)}
 	}
+	ttl = max(ttl, time.Second) // times are whole seconds: less could be born expired (C-5)
 	signer := a.cfg.Signer
 	end := signer.NotAfter()
 	left := end.Sub(now)

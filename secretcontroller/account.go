@@ -85,11 +85,10 @@ func until(t time.Time) time.Duration { return max(time.Until(t), time.Milliseco
 
 func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1.Secret, v Verdict) (time.Duration, error) {
 	start := time.Now()
-	written, action, err := c.write(ctx, want, secret)
+	written, fresh, action, err := c.write(ctx, want, secret)
 	o := Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: action, Reason: v.Reason, Detail: v.Detail}
 	switch {
 	case err == nil:
-		fresh := Judge(start, written, want)
 		o.NotAfter, o.RenewAt = fresh.NotAfter, fresh.RenewAt
 		c.ledge.wrote(k, written, want.Account, fresh, v.Reason)
 		c.observe(start, o, want.Account.reference())
@@ -128,31 +127,45 @@ func ignoreTerminating(err error) error {
 // errAlreadyRight says that the cache was behind: the Secret is as it must be.
 var errAlreadyRight = errors.New("the Secret is right already")
 
-// write issues and stores in one write. Where the cache was behind it goes by
-// what the API server holds.
-func (c *Controller) write(ctx context.Context, want Want, secret *corev1.Secret) (*corev1.Secret, Action, error) {
+// write issues and stores, and returns what the API server then holds with
+// the verdict on it.
+func (c *Controller) write(ctx context.Context, want Want, secret *corev1.Secret) (*corev1.Secret, Verdict, Action, error) {
 	action := Replaced
 	if secret == nil {
 		action = Created
 	}
 	ctx, cancel, err := c.guard(ctx)
 	if err != nil {
-		return nil, action, err
+		return nil, Verdict{}, action, err
 	}
 	defer cancel()
-	fresh, err := c.issue(time.Now(), want)
+	now := time.Now()
+	fresh, err := c.issue(now, want)
 	if err != nil {
-		return nil, action, err
+		return nil, Verdict{}, action, err
 	}
+	written, action, err := c.store(ctx, want, secret, fresh)
+	if err != nil {
+		return nil, Verdict{}, action, err
+	}
+	if fresh.in(written) {
+		return written, fresh.verdict(want), action, nil
+	}
+	return written, Judge(now, written, want), action, nil // an admission webhook changed it
+}
+
+// store puts the material where it belongs, in one write. Where the cache was
+// behind it goes by what the API server holds.
+func (c *Controller) store(ctx context.Context, want Want, secret *corev1.Secret, fresh material) (*corev1.Secret, Action, error) {
 	secrets := c.set.Client.CoreV1().Secrets(want.Account.Namespace)
 	if secret == nil {
 		written, err := secrets.Create(ctx, compose(nil, want.Account, fresh), metav1.CreateOptions{})
 		if !apierrors.IsAlreadyExists(err) {
-			return written, action, wrapWrite("create", want, err)
+			return written, Created, wrapWrite("create", want, err)
 		}
 		secret, err = c.existing(ctx, want)
 		if err != nil {
-			return nil, action, err
+			return nil, Created, err
 		}
 	}
 	if secret.Type != SecretType || (secret.Immutable != nil && *secret.Immutable) {

@@ -1,6 +1,8 @@
 package secretcontroller
 
 import (
+	"bytes"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,7 +16,21 @@ import (
 )
 
 // material is the content of a fresh Secret.
-type material struct{ key, chain, roots []byte }
+type material struct {
+	key, chain, roots []byte
+	leaf              *x509.Certificate
+}
+
+// in tells whether a Secret holds exactly this.
+func (m material) in(secret *corev1.Secret) bool {
+	return bytes.Equal(secret.Data[KeyKey], m.key) && bytes.Equal(secret.Data[ChainKey], m.chain) && bytes.Equal(secret.Data[RootsKey], m.roots)
+}
+
+// verdict is what Judge would say of it: the authority never lets a leaf
+// outlive its issuers.
+func (m material) verdict(want Want) Verdict {
+	return Verdict{RenewAt: want.Rotation.renewAt(m.leaf, m.leaf.NotAfter), NotAfter: m.leaf.NotAfter}
+}
 
 // issue makes a key and has it certified for the service account.
 func (c *Controller) issue(now time.Time, want Want) (material, error) {
@@ -39,7 +55,7 @@ func (c *Controller) issue(now time.Time, want Want) (material, error) {
 	if err != nil {
 		return material{}, fmt.Errorf("encode the key of %s: %w", want.ID, err)
 	}
-	return material{key: text, chain: trust.MarshalCertificates(chain), roots: want.Roots.pem}, nil
+	return material{key: text, chain: trust.MarshalCertificates(chain), roots: want.Roots.pem, leaf: chain[0]}, nil
 }
 
 // compose puts material into a Secret. What others added to the old one,

@@ -25,10 +25,12 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 		return nil, fmt.Errorf("is larger than %d bytes", maxPEMBytes)
 	}
 	var certs []*x509.Certificate
-	rest := text
 	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
+		block, rest, err := nextBlock(text)
+		if err != nil {
+			return nil, fmt.Errorf("is damaged after certificate %d: %w", len(certs), err)
+		}
+		if block == nil {
 			break
 		}
 		if block.Type != "CERTIFICATE" {
@@ -41,15 +43,28 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d does not parse: %w", len(certs)+1, err)
 		}
-		certs = append(certs, cert)
-	}
-	if bytes.Contains(rest, []byte("-----BEGIN")) {
-		return nil, fmt.Errorf("is damaged after certificate %d", len(certs))
+		certs, text = append(certs, cert), rest
 	}
 	if len(certs) == 0 {
 		return nil, errors.New("holds no PEM certificate")
 	}
 	return certs, nil
+}
+
+// nextBlock returns the first PEM block of a text and what follows it, or no
+// block when there is none. A block that does not decode is an error:
+// pem.Decode skips it in silence, and so would lose a root or take the wrong
+// one of two keys.
+func nextBlock(text []byte) (*pem.Block, []byte, error) {
+	block, rest := pem.Decode(text)
+	passed, blocks := text, 0
+	if block != nil {
+		passed, blocks = text[:len(text)-len(rest)], 1
+	}
+	if bytes.Count(passed, []byte("-----BEGIN")) > blocks {
+		return nil, nil, errors.New("a PEM block has no end or does not decode")
+	}
+	return block, rest, nil
 }
 
 // MarshalCertificates encodes certificates as PEM, in their order, without

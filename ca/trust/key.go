@@ -130,7 +130,15 @@ func MarshalLegacyKey(key crypto.Signer) ([]byte, error) {
 // unencrypted encodings. Its errors never quote the text.
 func ParseKey(text []byte) (crypto.Signer, error) {
 	var found crypto.Signer
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	for {
+		block, rest, err := nextBlock(text)
+		if err != nil {
+			return nil, fmt.Errorf("is damaged: %w", err)
+		}
+		if block == nil {
+			break
+		}
+		text = rest
 		if block.Type == "EC PARAMETERS" {
 			continue // openssl writes one before an EC PRIVATE KEY
 		}
@@ -162,8 +170,10 @@ func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
 		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(block.Bytes)
-	default:
-		return nil, fmt.Errorf("holds a PEM block %q where a private key belongs", block.Type)
+	case "CERTIFICATE":
+		return nil, errors.New("holds a certificate where a private key belongs")
+	default: // its type is not quoted: a mangled key may stand there
+		return nil, errors.New("holds a PEM block of another kind where a private key belongs")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("private key does not parse: %w", err)
