@@ -66,12 +66,12 @@ func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.
 	if secret == nil || last.version != secret.ResourceVersion || !verdict.Keep(now) {
 		verdict = Judge(now, secret, want)
 	}
+	if known && last.version != "" {
+		verdict = verdict.after(last.verdict, now)
+	}
 	if verdict.Keep(now) {
 		c.ledge.note(k, secret, want.Account, verdict)
 		return until(verdict.RenewAt), nil
-	}
-	if verdict.Reason == Missing && known && last.version != "" {
-		verdict.Reason = Vanished
 	}
 	if wait := c.ledge.contention(k, verdict.Reason, now); wait > 0 {
 		return wait, nil
@@ -198,7 +198,7 @@ func (c *Controller) recreate(ctx context.Context, old *corev1.Secret, want Want
 	if err := c.deleteSecret(ctx, old); err != nil {
 		return nil, wrapWrite("delete", want, err)
 	}
-	kept := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Labels: old.Labels, Annotations: old.Annotations}}
+	kept := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Labels: old.Labels, Annotations: old.Annotations}, Data: old.Data}
 	written, err := c.set.Client.CoreV1().Secrets(old.Namespace).Create(ctx, compose(kept, want.Account, m), metav1.CreateOptions{})
 	return written, wrapWrite("create", want, err)
 }

@@ -77,6 +77,19 @@ type Verdict struct {
 // Keep tells whether the Secret may stay as it is at now.
 func (v Verdict) Keep(now time.Time) bool { return now.Before(v.RenewAt) }
 
+// after reads a verdict in the light of the one on the version before: what
+// this process found right and is gone was deleted, and what was right by
+// today's roots does not go back to others by itself.
+func (v Verdict) after(last Verdict, now time.Time) Verdict {
+	switch {
+	case v.Reason == Missing:
+		v.Reason = Vanished
+	case v.Reason == OldRoots && last.Reason == Right:
+		v.Reason, v.Detail, v.RenewAt = BadRoots, RootsKey+" was changed", now
+	}
+	return v
+}
+
 // Judge looks at the whole content of a Secret. It is pure: the same Secret,
 // wants and time give the same verdict on every replica.
 func Judge(now time.Time, secret *corev1.Secret, want Want) Verdict {
@@ -165,12 +178,19 @@ func judgeNames(leaf *x509.Certificate, want Want) error {
 		return fmt.Errorf("certificate is %s's, not %s's", id, want.ID)
 	case leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return fmt.Errorf("certificate is a CA's")
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || !bothSides(leaf.ExtKeyUsage):
+		return fmt.Errorf("certificate may not be used by clients and servers alike")
 	case len(leaf.IPAddresses) > 0 || len(leaf.EmailAddresses) > 0:
 		return fmt.Errorf("certificate bears addresses")
 	case !slices.Equal(slices.Sorted(slices.Values(leaf.DNSNames)), slices.Sorted(slices.Values(want.DNSNames))):
 		return fmt.Errorf("certificate has DNS names %q, policy says %q", leaf.DNSNames, want.DNSNames)
 	}
 	return nil
+}
+
+// bothSides allows no EKU at all, or both of TLS's.
+func bothSides(usages []x509.ExtKeyUsage) bool {
+	return len(usages) == 0 || slices.Contains(usages, x509.ExtKeyUsageServerAuth) && slices.Contains(usages, x509.ExtKeyUsageClientAuth)
 }
 
 // judgeTrust verifies the chain, first by today's roots. A Secret that fails
@@ -206,8 +226,14 @@ func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want 
 }
 
 // verify returns the end of the longest-lived path to a root; on failure, the
-// end of the chain as it stands.
+// end of the chain as it stands. The chain must be in order, each certificate
+// signed by the next: not every peer sorts.
 func verify(now time.Time, chain []*x509.Certificate, roots *x509.CertPool) (time.Time, error) {
+	for i, issuer := range chain[1:] {
+		if err := chain[i].CheckSignatureFrom(issuer); err != nil {
+			return pathEnd(chain), fmt.Errorf("certificate %d did not sign certificate %d: %w", i+2, i+1, err)
+		}
+	}
 	paths, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: trust.Pool(chain[1:]), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},

@@ -30,7 +30,10 @@ func (l *ledger) recall(k key, account Account) (entry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, ok := l.entries[k]
-	return e, ok && e.account == account.UID
+	if !ok || e.account != account.UID {
+		return entry{}, false
+	}
+	return e, true
 }
 
 func (l *ledger) note(k key, secret *corev1.Secret, account Account, v Verdict) {
@@ -91,7 +94,7 @@ const (
 
 func repair(why Reason) bool {
 	switch why {
-	case Due, OldRoots, Expired:
+	case Missing, Due, OldRoots, Expired:
 		return false
 	}
 	return true

@@ -120,11 +120,12 @@ func (p *process) work(ctx context.Context, audit *auditStream) error {
 	}
 	p.authority.Store(authority)
 	p.metrics.watchAuthority(authority)
-	if p.cfg.serverOnly {
-		<-ctx.Done()
-		return nil
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { warnOfExpiry(ctx, p.log, authority); return nil })
+	if !p.cfg.serverOnly {
+		group.Go(func() error { return p.control(ctx, client, authority) })
 	}
-	return p.control(ctx, client, authority)
+	return group.Wait()
 }
 
 // control runs the secret controller: it watches always, and writes while this
