@@ -84,8 +84,28 @@ func (c *Controller) writeConfigMap(ctx context.Context, have, want *corev1.Conf
 	for k, v := range want.Labels {
 		next.Labels = with(next.Labels, k, v)
 	}
+	if have.Immutable != nil && *have.Immutable {
+		return c.recreateConfigMap(ctx, next)
+	}
 	if _, err := configMaps.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("update ConfigMap %s/%s: %w", want.Namespace, want.Name, err)
+	}
+	return nil
+}
+
+// recreateConfigMap replaces one that cannot be updated: being immutable is
+// for life.
+func (c *Controller) recreateConfigMap(ctx context.Context, next *corev1.ConfigMap) error {
+	configMaps := c.set.Client.CoreV1().ConfigMaps(next.Namespace)
+	err := configMaps.Delete(ctx, next.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &next.UID, ResourceVersion: &next.ResourceVersion}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete ConfigMap %s/%s: %w", next.Namespace, next.Name, err)
+	}
+	fresh := &corev1.ConfigMap{Data: next.Data, BinaryData: next.BinaryData, ObjectMeta: metav1.ObjectMeta{
+		Namespace: next.Namespace, Name: next.Name, Labels: next.Labels, Annotations: next.Annotations}}
+	if _, err := configMaps.Create(ctx, fresh, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create ConfigMap %s/%s: %w", next.Namespace, next.Name, err)
 	}
 	return nil
 }

@@ -38,7 +38,9 @@ func (r Rotation) renewAt(leaf *x509.Certificate, end time.Time) time.Time {
 	}
 	grace := max(scale(life, r.GraceRatio), min(r.MinGrace, life/2))
 	early := scale(life, r.Jitter*share(leaf.SerialNumber.Bytes()))
-	return end.Add(-min(grace+early, scale(life, latestGrace)))
+	// Times are cut to whole seconds: of its last one no certificate can be sure,
+	// and one just made must not be due.
+	return end.Add(-min(grace+early, scale(life, latestGrace), max(life-time.Second, 0)))
 }
 
 // rootsDue is when a Secret that was right by the roots before these is

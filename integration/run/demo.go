@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,9 @@ var accounts = []secretcontroller.Account{
 	{Namespace: "default", Name: "httpbin"},
 	{Namespace: "legacy", Name: "sleep"},
 }
+
+// demoNamespaces are the namespaces of accounts.
+var demoNamespaces = []string{"default", "legacy"}
 
 const (
 	// patience bounds each wait for something that takes seconds.
@@ -133,10 +137,32 @@ func (d *demo) apply(ctx context.Context) error {
 		d.undo = append(d.undo, func(ctx context.Context) error {
 			step("kubectl delete -k %s", d.deploy)
 			_, err := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-k", d.deploy)
-			return err
+			return errors.Join(err, d.sweep(ctx))
 		})
+		// Other namespaces of somebody's cluster are none of our business.
+		d.args = append([]string{"--listened-namespaces", strings.Join(demoNamespaces, ",")}, d.args...)
 	}
 	_, err = d.plane.Kubectl(ctx, "apply", "-k", d.deploy)
+	return err
+}
+
+// sweep deletes what citadel made for the service accounts that were there
+// before, in a cluster where there was no citadel.
+func (d *demo) sweep(ctx context.Context) error {
+	var errs []error
+	for _, ns := range demoNamespaces {
+		selector := metav1.ListOptions{LabelSelector: secretcontroller.ManagedByLabel + "=" + secretcontroller.ManagedBy}
+		errs = append(errs,
+			d.plane.Client.CoreV1().Secrets(ns).DeleteCollection(ctx, metav1.DeleteOptions{}, selector),
+			ignoreNotFound(d.plane.Client.CoreV1().ConfigMaps(ns).Delete(ctx, secretcontroller.RootsConfigMap, metav1.DeleteOptions{})))
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
 	return err
 }
 
@@ -168,12 +194,7 @@ func (d *demo) made(err error, undo func(context.Context) error) error {
 		return nil
 	}
 	if err == nil && d.kubeconfig != "" {
-		d.undo = append(d.undo, func(ctx context.Context) error {
-			if err := undo(ctx); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
-			return nil
-		})
+		d.undo = append(d.undo, func(ctx context.Context) error { return ignoreNotFound(undo(ctx)) })
 	}
 	return err
 }

@@ -35,6 +35,9 @@ func (d *demo) table(ctx context.Context, citadel *cluster.Citadel) error {
 		if err != nil {
 			return err
 		}
+		if err := d.waitForRoots(ctx, citadel, a.Namespace); err != nil {
+			return err
+		}
 		row, err := d.inspect(ctx, secret, a)
 		verified := "yes"
 		if err != nil {
@@ -69,6 +72,16 @@ func (d *demo) waitForSecret(ctx context.Context, citadel *cluster.Citadel, a se
 		return err == nil, err
 	})
 	return secret, err
+}
+
+func (d *demo) waitForRoots(ctx context.Context, citadel *cluster.Citadel, namespace string) error {
+	return citadel.Poll(ctx, "done with ConfigMap "+namespace+"/"+secretcontroller.RootsConfigMap, func() (bool, error) {
+		_, err := d.roots(ctx, namespace)
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
 }
 
 // row is what the table shows of a Secret.
