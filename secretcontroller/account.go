@@ -134,17 +134,16 @@ func (c *Controller) write(ctx context.Context, want Want, secret *corev1.Secret
 	if secret == nil {
 		action = Created
 	}
-	ctx, cancel, err := c.guard(ctx)
-	if err != nil {
-		return nil, Verdict{}, action, err
-	}
-	defer cancel()
 	now := time.Now()
-	fresh, err := c.issue(now, want)
-	if err != nil {
-		return nil, Verdict{}, action, err
-	}
-	written, action, err := c.store(ctx, want, secret, fresh)
+	var fresh material
+	var written *corev1.Secret
+	err := c.guarded(ctx, func(ctx context.Context) (err error) {
+		if fresh, err = c.issue(now, want); err != nil {
+			return err
+		}
+		written, action, err = c.store(ctx, want, secret, fresh)
+		return err
+	})
 	if err != nil {
 		return nil, Verdict{}, action, err
 	}
@@ -183,8 +182,8 @@ func (c *Controller) existing(ctx context.Context, want Want) (*corev1.Secret, e
 	if err != nil {
 		return nil, wrapWrite("read", want, err)
 	}
-	if secret.Type != SecretType && !bearsOurMark(secret) {
-		return nil, errForeign
+	if secret.Type != SecretType && secret.Labels[ManagedByLabel] != ManagedBy {
+		return nil, errForeign // a type is for life: without our label it was never ours
 	}
 	if Judge(time.Now(), secret, want).Keep(time.Now()) {
 		return nil, errAlreadyRight
@@ -198,7 +197,8 @@ func (c *Controller) recreate(ctx context.Context, old *corev1.Secret, want Want
 	if err := c.deleteSecret(ctx, old); err != nil {
 		return nil, wrapWrite("delete", want, err)
 	}
-	kept := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Labels: old.Labels, Annotations: old.Annotations}, Data: old.Data}
+	kept := &corev1.Secret{Data: old.Data, ObjectMeta: metav1.ObjectMeta{
+		Labels: old.Labels, Annotations: old.Annotations, OwnerReferences: old.OwnerReferences}}
 	written, err := c.set.Client.CoreV1().Secrets(old.Namespace).Create(ctx, compose(kept, want.Account, m), metav1.CreateOptions{})
 	return written, wrapWrite("create", want, err)
 }
@@ -217,6 +217,26 @@ func wrapWrite(verb string, want Want, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s Secret %s/%s: %w", verb, want.Account.Namespace, SecretName(want.Account.Name), err)
+}
+
+// guarded runs a write within the time in which this process surely leads. A
+// failure because that has passed is context.Canceled: another replica goes on.
+func (c *Controller) guarded(ctx context.Context, write func(context.Context) error) error {
+	limited, cancel, err := c.guard(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	err = write(limited)
+	if err == nil || limited.Err() == nil {
+		return err
+	}
+	_, stillLeads, guardErr := c.guard(ctx)
+	if guardErr != nil {
+		return fmt.Errorf("%w: %w", err, guardErr)
+	}
+	stillLeads()
+	return err
 }
 
 func (c *Controller) guard(ctx context.Context) (context.Context, context.CancelFunc, error) {
@@ -240,23 +260,21 @@ func (c *Controller) removeOrphan(ctx context.Context, k key, secret *corev1.Sec
 		return nil
 	}
 	start := time.Now()
-	ctx, cancel, err := c.guard(ctx)
-	if err != nil {
-		return err
+	gone := false
+	err := c.guarded(ctx, func(ctx context.Context) error {
+		_, err := c.set.Client.CoreV1().ServiceAccounts(k.namespace).Get(ctx, k.name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			return nil // its being made is on its way to the cache
+		case !apierrors.IsNotFound(err):
+			return fmt.Errorf("look whether service account %s/%s is gone: %w", k.namespace, k.name, err)
+		}
+		gone = true
+		return c.deleteSecret(ctx, secret)
+	})
+	if gone && !overtaken(err) {
+		c.observe(start, Observation{Object: "Secret", Name: k.namespace + "/" + secret.Name, Action: Deleted,
+			Reason: "service account gone", Err: err}, nil)
 	}
-	defer cancel()
-	_, err = c.set.Client.CoreV1().ServiceAccounts(k.namespace).Get(ctx, k.name, metav1.GetOptions{})
-	switch {
-	case err == nil:
-		return nil // its being made is on its way to the cache
-	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("look whether service account %s/%s is gone: %w", k.namespace, k.name, err)
-	}
-	err = c.deleteSecret(ctx, secret)
-	if apierrors.IsConflict(err) {
-		return err
-	}
-	c.observe(start, Observation{Object: "Secret", Name: k.namespace + "/" + secret.Name, Action: Deleted,
-		Reason: "service account gone", Err: err}, nil)
 	return err
 }

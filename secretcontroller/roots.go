@@ -49,20 +49,15 @@ func (c *Controller) keepConfigMap(ctx context.Context, cached any, want *corev1
 		return nil
 	}
 	start := time.Now()
-	ctx, cancel, err := c.guard(ctx)
-	if err != nil {
-		return err
-	}
-	defer cancel()
 	o := Observation{Object: "ConfigMap", Name: want.Namespace + "/" + want.Name, Action: Created, Reason: Missing}
 	if have != nil {
 		o.Action, o.Reason = Replaced, BadRoots
 	}
-	o.Err = c.writeConfigMap(ctx, have, want)
+	o.Err = c.guarded(ctx, func(ctx context.Context) error { return c.writeConfigMap(ctx, have, want) })
 	switch {
 	case terminating(o.Err):
 		return nil
-	case apierrors.IsAlreadyExists(o.Err) || apierrors.IsConflict(o.Err):
+	case apierrors.IsAlreadyExists(o.Err) || overtaken(o.Err):
 		return o.Err
 	}
 	c.observe(start, o, nil)
