@@ -26,6 +26,11 @@ type Rotation struct {
 	RootWindow time.Duration
 }
 
+// DefaultRotation is the rotation of a controller that is told nothing else.
+func DefaultRotation() Rotation {
+	return Rotation{GraceRatio: 0.5, MinGrace: 10 * time.Minute, Jitter: 0.1, RootWindow: 5 * time.Minute}
+}
+
 // latestGrace keeps even a ratio of 1 from renewing without pause.
 const latestGrace = 0.9
 

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -68,15 +69,16 @@ func checkIssuer(now time.Time, issuer source, child *x509.Certificate) error {
 }
 
 // closePath ends the path at a root: its last certificate is one, or one of
-// the roots signed it.
+// the roots signed it. A certificate that did not sign itself ends no path:
+// OpenSSL and GnuTLS go on to look for its issuer.
 func closePath(now time.Time, p Pieces, path, roots []*x509.Certificate) ([]*x509.Certificate, error) {
 	last := path[len(path)-1]
-	if slices.ContainsFunc(roots, last.Equal) {
+	if slices.ContainsFunc(roots, last.Equal) && selfSigned(last) {
 		return path, nil
 	}
 	var why error
 	for _, root := range roots {
-		if last.CheckSignatureFrom(root) != nil {
+		if !selfSigned(root) || last.CheckSignatureFrom(root) != nil {
 			continue
 		}
 		if why = checkTimes(now, root); why == nil {
@@ -86,6 +88,10 @@ func closePath(now time.Time, p Pieces, path, roots []*x509.Certificate) ([]*x50
 	if why != nil {
 		return nil, fmt.Errorf("root certificates %s: the root of %s %w", p.Roots.Name, Name(path[0]), why)
 	}
-	return nil, fmt.Errorf("root certificates %s: the chain does not reach the root: no root here is or signed %s, the end of the chain of %s",
+	return nil, fmt.Errorf("root certificates %s: the chain does not reach the root: no root here is or signed %s, the end of the chain of %s; a root is signed by itself",
 		p.Roots.Name, Name(last), p.Cert.Name)
+}
+
+func selfSigned(cert *x509.Certificate) bool {
+	return bytes.Equal(cert.RawIssuer, cert.RawSubject) && cert.CheckSignatureFrom(cert) == nil
 }

@@ -125,6 +125,12 @@ var wrongChains = []mistake{
 		o.pieces.Chain.PEM = join(o.policy, o.root)
 		o.pieces.Roots.PEM = catest.Root(t, now, catest.Spec{Name: "other"}).PEM()
 	}, rootsPiece, "does not reach the root: no root here is or signed CN=root,O=Operator"},
+	{"an intermediate among the roots in place of its root", func(_ *testing.T, o *operator) {
+		o.pieces.Roots.PEM = o.policy.PEM()
+	}, rootsPiece, "a root is signed by itself"},
+	{"the signing certificate as its own root", func(_ *testing.T, o *operator) {
+		o.pieces.Chain.PEM, o.pieces.Roots.PEM = nil, o.issuing.PEM()
+	}, rootsPiece, "a root is signed by itself"},
 	{"an issuing CA signed by a leaf", func(t *testing.T, o *operator) {
 		leaf := o.root.Leaf(t, now, workload)
 		o.pieces = leaf.Intermediate(t, now, catest.Spec{Name: "issuing"}).Pieces(t)

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"citadel/cmd/internal/daemon"
+	"citadel/secretcontroller"
 )
 
 // options are the flags as given, by section. validate turns them into a
@@ -91,10 +92,11 @@ func (o *options) authorityFlags(f *pflag.FlagSet) {
 func (o *options) workloadFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.workloadTTL, "workload-cert-ttl", 19*time.Hour, "life of workload certificates")
 	f.DurationVar(&o.maxWorkloadTTL, "max-workload-cert-ttl", 168*time.Hour, "most that a workload certificate may live")
-	f.Float64Var(&o.graceRatio, "workload-cert-grace-period-ratio", 0.5, "part of the life before the end in which a certificate is renewed, 0 to 1")
-	f.DurationVar(&o.minGrace, "workload-cert-min-grace-period", 10*time.Minute, "least that this period may be; never more than half of the life")
-	f.Float64Var(&o.jitter, "workload-cert-rotation-jitter", 0.1, "part of the life over which renewals are spread, 0 to 1")
-	f.DurationVar(&o.rootWindow, "root-change-window", 5*time.Minute, "time over which Secrets are rewritten after a change of roots; 0: at once")
+	d := secretcontroller.DefaultRotation()
+	f.Float64Var(&o.graceRatio, "workload-cert-grace-period-ratio", d.GraceRatio, "part of the life before the end in which a certificate is renewed, 0 to 1")
+	f.DurationVar(&o.minGrace, "workload-cert-min-grace-period", d.MinGrace, "least that this period may be; never more than half of the life")
+	f.Float64Var(&o.jitter, "workload-cert-rotation-jitter", d.Jitter, "part of the life over which renewals are spread, 0 to 1")
+	f.DurationVar(&o.rootWindow, "root-change-window", d.RootWindow, "time over which Secrets are rewritten after a change of roots; 0: at once")
 	f.StringVar(&o.keyType, "key-type", "ecdsa-p256", "key of workloads: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
 	f.BoolVar(&o.pkcs8, "pkcs8-keys", true, "encode keys as PKCS#8; false: as the ancestor did, PKCS#1 or SEC 1")
 	f.BoolVar(&o.appendDNS, "append-dns-names", true, "add DNS names for the service accounts of Istio's webhooks")

@@ -118,7 +118,7 @@ func (d *demo) inspect(ctx context.Context, secret *corev1.Secret, a secretcontr
 	a.UID = sa.UID
 	verdict := secretcontroller.Judge(time.Now(), secret, secretcontroller.Want{Account: a, ID: svid.ID,
 		DNSNames: svid.Certificates[0].DNSNames, Roots: secretcontroller.NewRoots(roots, time.Time{}),
-		Rotation: secretcontroller.Rotation{GraceRatio: 0.5, MinGrace: 10 * time.Minute, Jitter: 0.1}})
+		Rotation: secretcontroller.DefaultRotation()})
 	r.renewAt = verdict.RenewAt
 	if verdict.Reason != secretcontroller.Right {
 		return r, errors.New(verdict.Detail)

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"citadel/ca/trust"
+)
+
+// serve answers gets and lists of the world's objects as an API server does,
+// and returns a kubeconfig for it.
+func (w *world) serve(t *testing.T) []byte {
+	server := httptest.NewTLSServer(w) // credentials travel by TLS only
+	t.Cleanup(server.Close)
+	return kubeconfigOf(server.URL, trust.MarshalCertificates([]*x509.Certificate{server.Certificate()}))
+}
+
+// object is what requests choose by.
+type object struct {
+	meta  metav1.ObjectMeta
+	kind  string // of a Secret
+	value any
+}
+
+func (w *world) objects(resource string) (list []object, kind string) {
+	switch resource {
+	case "secrets":
+		for _, s := range w.secrets {
+			s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
+			list = append(list, object{s.ObjectMeta, string(s.Type), s})
+		}
+		return list, "SecretList"
+	case "serviceaccounts":
+		for _, a := range w.accounts {
+			list = append(list, object{a.ObjectMeta, "", a})
+		}
+		return list, "ServiceAccountList"
+	case "configmaps":
+		for _, c := range w.configMaps {
+			c.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
+			list = append(list, object{c.ObjectMeta, "", c})
+		}
+		return list, "ConfigMapList"
+	}
+	return nil, ""
+}
+
+// ServeHTTP knows /api/v1[/namespaces/NS]/RESOURCE[/NAME].
+func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
+	namespace := ""
+	if parts[0] == "namespaces" {
+		namespace, parts = parts[1], parts[2:]
+	}
+	resource := schema.GroupResource{Resource: parts[0]}
+	name := strings.Join(parts[1:], "/")
+	switch r.Header.Get("Authorization") {
+	case "Bearer poor":
+		answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
+		return
+	case "Bearer nobody":
+		answer(rw, http.StatusUnauthorized, apierrors.NewUnauthorized("Unauthorized").Status())
+		return
+	}
+	if namespace == "broken" {
+		answer(rw, http.StatusInternalServerError, apierrors.NewInternalError(errBroken).Status())
+		return
+	}
+	selector, err := fields.ParseSelector(r.URL.Query().Get("fieldSelector"))
+	if err != nil {
+		answer(rw, http.StatusBadRequest, apierrors.NewBadRequest(err.Error()).Status())
+		return
+	}
+	all, kind := w.objects(resource.Resource)
+	items := []any{}
+	for _, o := range all {
+		set := fields.Set{"metadata.name": o.meta.Name, "type": o.kind}
+		if (namespace != "" && o.meta.Namespace != namespace) || (name != "" && o.meta.Name != name) || !selector.Matches(set) {
+			continue
+		}
+		items = append(items, o.value)
+	}
+	switch {
+	case name == "":
+		answer(rw, http.StatusOK, map[string]any{"apiVersion": corev1.SchemeGroupVersion.String(), "kind": kind, "metadata": struct{}{}, "items": items})
+	case len(items) == 0:
+		answer(rw, http.StatusNotFound, apierrors.NewNotFound(resource, name).Status())
+	default:
+		answer(rw, http.StatusOK, items[0])
+	}
+}
+
+type text string
+
+func (t text) Error() string { return string(t) }
+
+const (
+	errPoor   = text(`User "poor" may not do this`)
+	errBroken = text("etcd is gone")
+)
+
+func answer(rw http.ResponseWriter, code int, body any) {
+	if status, ok := body.(metav1.Status); ok {
+		status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+		body = status
+	}
+	rw.Header().Set("Content-Type", "application/json")
+	rw.WriteHeader(code)
+	_ = json.NewEncoder(rw).Encode(body) // the client is gone: nobody to tell
+}

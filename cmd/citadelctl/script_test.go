@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"citadelctl": main})
+}
+
+// TestScripts runs the real command on files, and against an API server that is
+// a handful of objects.
+func TestScripts(t *testing.T) {
+	world := newWorld(t)
+	kubeconfig := world.serve(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("KUBECONFIG", env.WorkDir+"/kubeconfig")
+			return os.WriteFile(env.WorkDir+"/kubeconfig", kubeconfig, 0o600)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"mkcert": world.mkcert,
+			"exits":  exits,
+		},
+		RequireExplicitExec: true,
+	})
+}
+
+// exits runs a program that must exit with a code: exits CODE PROGRAM ARG...
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG...")
+	}
+	got, err := 0, ts.Exec(args[1], args[2:]...)
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = failed.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("%v exits with %d, want %s\nstdout:\n%s\nstderr:\n%s", args[1:], got, args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+// mkcert writes a file of the world's pieces: mkcert FILE PIECE...
+func (w *world) mkcert(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: mkcert FILE PIECE...")
+	}
+	var text []byte
+	for _, name := range args[1:] {
+		piece, ok := w.pieces[name]
+		if !ok {
+			ts.Fatalf("there is no piece %q", name)
+		}
+		text = slices.Concat(text, piece)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
+}
+
+// kubeconfigOf has contexts for people with different rights.
+func kubeconfigOf(server string, roots []byte) []byte {
+	return fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: admin
+clusters:
+- {name: here, cluster: {server: %q, certificate-authority-data: %q}}
+- {name: gone, cluster: {server: "https://127.0.0.1:1"}}
+users:
+- {name: admin, user: {token: admin}}
+- {name: poor, user: {token: poor}}
+- {name: nobody, user: {token: nobody}}
+contexts:
+- {name: admin, context: {cluster: here, user: admin}}
+- {name: web, context: {cluster: here, user: admin, namespace: web}}
+- {name: poor, context: {cluster: here, user: poor}}
+- {name: nobody, context: {cluster: here, user: nobody}}
+- {name: gone, context: {cluster: gone, user: admin}}
+`, server, base64.StdEncoding.EncodeToString(roots))
+}

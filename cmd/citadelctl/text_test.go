@@ -1,0 +1,109 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"citadel/cmd/citadelctl/inspect"
+	"citadel/cmd/citadelctl/survey"
+	"citadel/secretcontroller"
+)
+
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func TestSecretTable(t *testing.T) {
+	id := &survey.Certificate{SPIFFEID: "spiffe://cluster.local/ns/web/sa/a"}
+	problem := func(reason, message string) []survey.Problem {
+		return []survey.Problem{{Reason: reason, Message: message}}
+	}
+	var out strings.Builder
+	err := writeSecrets(&out, noon, []survey.Item{
+		{Namespace: "web", Name: "istio.a", Certificate: id, ExpiresAt: noon.Add(19 * time.Hour), NextRotation: noon.Add(9*time.Hour + 12*time.Minute), Right: true},
+		{Namespace: "web", Name: "istio.due", Certificate: id, ExpiresAt: noon.Add(time.Hour), NextRotation: noon.Add(-3 * time.Minute), Problems: problem("rotation", "in its grace period")},
+		{Namespace: "web", Name: "istio.late", Certificate: id, ExpiresAt: noon.Add(-52 * time.Hour), Problems: problem("expired", "expired\x1b[31m")},
+		{Namespace: "web", Name: "istio.empty", Problems: problem("chain", "cert-chain.pem holds\nno PEM certificate")},
+		{Namespace: "web", Name: "istio.gone", Certificate: &survey.Certificate{}, ExpiresAt: noon.Add(time.Minute),
+			Problems: append(problem(survey.Orphan, "service account gone does not exist"), problem("key", "key.pem holds no PEM private key")...)},
+	})
+	want := `NAMESPACE   NAME          SPIFFE ID                            EXPIRES IN         NEXT ROTATION   VERIFIED
+web         istio.a       spiffe://cluster.local/ns/web/sa/a   19h                in 9h12m        yes
+web         istio.due     spiffe://cluster.local/ns/web/sa/a   1h                 due 3m ago      in its grace period
+web         istio.late    spiffe://cluster.local/ns/web/sa/a   expired 2d4h ago   soon            expired�[31m
+web         istio.empty   -                                    -                  soon            cert-chain.pem holds�no PEM certificate
+web         istio.gone    -                                    60s                never           service account gone does not exist; key.pem holds no PEM private key
+`
+	if err != nil || out.String() != want {
+		t.Errorf("error %v, table:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+	if secretcontroller.Due != "rotation" {
+		t.Errorf("a Secret that is due has reason %q", secretcontroller.Due)
+	}
+}
+
+func TestInspectionText(t *testing.T) {
+	zero := 0
+	var out strings.Builder
+	err := writeInspection(&out, noon, inspect.Report{
+		Source: "chain.pem",
+		Certificates: []inspect.Certificate{
+			{Number: 1, From: "chain.pem", Role: inspect.Workload, URIs: []string{"https://a.example", "https://b.example"}, DNSNames: []string{"a", "b"},
+				IPAddresses: []string{"10.0.0.1"}, EmailAddresses: []string{"x@y"}, Issuer: "CN=issuer\n", Serial: "1f", KeyType: "RSA 1024", Signature: "SHA1-RSA",
+				NotBefore: noon.Add(-2 * time.Minute), NotAfter: noon.Add(-time.Second), KeyUsages: []string{"digitalSignature", "keyEncipherment"}, SHA256: "00"},
+			{Number: 2, From: "chain.pem", Role: inspect.Issuer, Subject: "CN=issuer", Issuer: "CN=root", NotBefore: noon, NotAfter: noon.Add(5*time.Hour + 3*time.Minute),
+				CA: true, MaxPathLength: &zero, KeyUsages: []string{"keyCertSign"}, KeyUsageCritical: true, ExtKeyUsages: []string{"serverAuth"}, SubjectKeyID: "aa", AuthorityKeyID: "bb"},
+		},
+		Key:          &inspect.Key{From: "chain.pem", KeyType: "RSA 1024"},
+		Verification: &inspect.Verification{Roots: "root.pem"},
+		Problems:     []inspect.Finding{{Code: "x", Message: "of all"}, {Code: "y", Certificate: 2, Message: "of one\x00"}},
+		Remarks:      []inspect.Finding{{Code: "z", Certificate: 1, Message: "by the way"}},
+	})
+	want := `Certificate 1 of 2, workload, from chain.pem
+  SPIFFE ID:         none
+  URIs:              https://a.example, https://b.example
+  DNS names:         a, b
+  IP addresses:      10.0.0.1
+  E-mail:            x@y
+  Subject:           (empty)
+  Issuer:            CN=issuer�
+  Serial:            1f
+  Key:               RSA 1024
+  Signature:         SHA1-RSA
+  Not before:        2026-06-01T11:58:00Z (2m ago)
+  Not after:         2026-06-01T11:59:59Z (expired 1s ago)
+  CA:                no
+  Key usage:         digitalSignature, keyEncipherment
+  Extended usage:    none
+  Subject key ID:    none
+  Authority key ID:  none
+  SHA-256:           00
+
+Certificate 2 of 2, signing certificate, from chain.pem
+  SPIFFE ID:         none
+  Subject:           CN=issuer
+  Issuer:            CN=root
+  Serial:            
+  Key:               
+  Signature:         
+  Not before:        2026-06-01T12:00:00Z (in 0s)
+  Not after:         2026-06-01T17:03:00Z (in 5h3m)
+  CA:                yes, with at most 0 below it
+  Key usage:         keyCertSign (critical)
+  Extended usage:    serverAuth
+  Subject key ID:    aa
+  Authority key ID:  bb
+  SHA-256:           
+
+Private key:  RSA 1024, is NOT the key of the certificate (from chain.pem)
+Verified:     NO, not by the roots of root.pem
+
+Remarks:
+  - certificate 1: by the way
+Wrong: 2 problems with chain.pem:
+  - of all
+  - certificate 2: of one�
+`
+	if err != nil || out.String() != want {
+		t.Errorf("error %v, text:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+}
