@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,16 @@ type fencedLock struct {
 	trusted time.Duration
 	won     atomic.Bool
 	until   atomic.Pointer[time.Time]
+	holder  atomic.Pointer[string] // by the last Get
+}
+
+// Get reads the lease.
+func (f *fencedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	r, raw, err := f.Interface.Get(ctx)
+	if err == nil {
+		f.holder.Store(&r.HolderIdentity)
+	}
+	return r, raw, err
 }
 
 // Create makes the lease object, which wins it.
@@ -119,8 +130,13 @@ func (f *fencedLock) Create(ctx context.Context, r resourcelock.LeaderElectionRe
 	return f.note(begun, r, f.Interface.Create(ctx, r))
 }
 
-// Update wins, renews or releases the lease.
+// Update wins, renews or releases the lease. client-go reads the lease before
+// it releases it and goes by what it remembers all the same: a release that
+// comes late must not give away another's.
 func (f *fencedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	if holder := f.holder.Load(); r.HolderIdentity == "" && (holder == nil || *holder != f.Identity()) {
+		return errors.New("the lease is another's by now: it is not given back")
+	}
 	begun := time.Now()
 	return f.note(begun, r, f.Interface.Update(ctx, r))
 }

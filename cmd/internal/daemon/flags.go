@@ -75,10 +75,12 @@ func (f *Flags) ReadEnvironment(set *pflag.FlagSet) {
 		if !ok || flag.Changed {
 			return
 		}
-		if c, isOurs := flag.Value.(collecting); isOurs {
-			flag.Changed = true
-			_ = c.Set(text) // collecting never fails
+		c, isOurs := flag.Value.(collecting)
+		if !isOurs || c.stoodIn() {
+			return
 		}
+		flag.Changed = true
+		_ = c.Set(text) // collecting never fails
 	})
 }
 
@@ -115,12 +117,21 @@ type collecting struct {
 	name  string
 }
 
-// Set never fails.
+// Set never fails. A text that does not parse leaves the value as it was, so
+// that no further problem follows from it.
 func (c collecting) Set(text string) error {
+	old := c.String()
 	if err := c.Value.Set(text); err != nil {
 		c.flags.Problem(c.name, "%q: %v", text, err)
+		_ = c.Value.Set(old) // it was valid before
 	}
 	return nil
+}
+
+// stoodIn tells whether this is an alias of a flag that was given itself.
+func (c collecting) stoodIn() bool {
+	alias, ok := c.Value.(warning)
+	return ok && alias.target != nil && alias.target.Changed
 }
 
 // warning is a flag's value that is accepted with a remark.
