@@ -81,8 +81,8 @@ func (c *config) checkAuthority(given *pflag.FlagSet) {
 		name = "cluster.local"
 	}
 	var err error
-	if c.td, err = spiffeid.TrustDomainFromString(name); err != nil || strings.Contains(name, "/") {
-		c.flags.Problem("trust-domain", "%q is no SPIFFE trust domain: use lower-case letters, digits, dots, dashes and underscores", c.trustDomain)
+	if c.td, err = spiffeid.TrustDomainFromString(name); err != nil || strings.Contains(name, "/") || len(name) > 255 { // ID-5
+		c.flags.Problem("trust-domain", "%q is no SPIFFE trust domain: use at most 255 lower-case letters, digits, dots, dashes and underscores", c.trustDomain)
 	}
 	if c.caKey, err = trust.ParseKeyType(c.caKeyType); err != nil {
 		c.flags.Problem("ca-key-type", "%v", err)

@@ -87,6 +87,7 @@ func (o *options) authorityFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.signingKey, "signing-key", "", "`file` of its private key, PEM")
 	f.StringVar(&o.certChain, "cert-chain", "", "`file` of its issuers, nearest first, PEM; not needed when a root signed it")
 	f.StringVar(&o.rootCert, "root-cert", "", "`file` of the roots, PEM; with a self-signed root: further roots for every bundle")
+	o.flags.Alias(f, "ca-cert-ttl", "self-signed-ca-cert-ttl")
 }
 
 func (o *options) workloadFlags(f *pflag.FlagSet) {

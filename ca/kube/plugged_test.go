@@ -1,0 +1,112 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"citadel/ca/catest"
+	"citadel/ca/trust"
+)
+
+// layouts are the two ways in which an operator may store a CA.
+func layouts(t *testing.T, now time.Time) (pem, tls map[string][]byte, issuing *catest.Issuer) {
+	t.Helper()
+	issuing = catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: "upper"}).
+		Intermediate(t, now, catest.Spec{Name: "issuing"})
+	key, chain, root := catest.KeyPEM(t, issuing.Key), trust.MarshalCertificates(issuing.Chain()), issuing.Root().PEM()
+	return map[string][]byte{"ca-cert.pem": issuing.PEM(), "ca-key.pem": key, "cert-chain.pem": chain, "root-cert.pem": root},
+		map[string][]byte{"tls.crt": chain, "tls.key": key, "ca.crt": root}, issuing
+}
+
+func TestPluggedLayouts(t *testing.T) { // compatibility 3.2; 9, complaint 24
+	synctest.Test(t, func(t *testing.T) {
+		pem, tls, want := layouts(t, time.Now())
+		_, strangers, _ := layouts(t, time.Now())
+		strangers["ca.crt"] = []byte("x")
+		both := maps.Clone(strangers)
+		maps.Copy(both, pem)
+		for name, data := range map[string]map[string][]byte{"the four .pem names": pem, "cert-manager's": tls, "both: .pem counts": both} {
+			s := newStore(caSecret(PluggedSecret, data))
+			pieces, found, err := Plugged(t.Context(), s, storage, s.tell)
+			if err != nil || !found {
+				t.Fatalf("%s: found %v, error %v", name, found, err)
+			}
+			signer, err := trust.NewSigner(time.Now(), pieces)
+			if err != nil || !signer.Cert().Equal(want.Cert) || len(signer.Chain()) != 2 || !signer.Roots()[0].Equal(want.Root().Cert) {
+				t.Errorf("%s: %v", name, err)
+			}
+			s.untouched(t)
+		}
+	})
+}
+
+// TestPluggedNamesWhatIsMissing: an incomplete set stops the start, and says
+// which key it is.
+func TestPluggedNamesWhatIsMissing(t *testing.T) { // specifications 9.10
+	synctest.Test(t, func(t *testing.T) {
+		pem, tls, _ := layouts(t, time.Now())
+		for missing, of := range map[string]map[string][]byte{
+			"ca-cert.pem": pem, "ca-key.pem": pem, "root-cert.pem": pem, "tls.key": tls, "ca.crt": tls,
+		} {
+			data := maps.Clone(of)
+			delete(data, missing)
+			s := newStore(caSecret(PluggedSecret, data))
+			pieces, found, err := Plugged(t.Context(), s, storage, s.tell)
+			if err != nil || !found {
+				t.Fatalf("%s: found %v, error %v", missing, found, err)
+			}
+			if _, err := trust.NewSigner(time.Now(), pieces); err == nil || !strings.Contains(err.Error(), "Secret istio-system/cacerts key "+missing+": is missing or empty") {
+				t.Errorf("without %s: %v", missing, err)
+			}
+		}
+		s := newStore(caSecret(PluggedSecret, nil))
+		if pieces, found, err := Plugged(t.Context(), s, storage, s.tell); err != nil || !found {
+			t.Errorf("empty: found %v, error %v", found, err)
+		} else if _, err := trust.NewSigner(time.Now(), pieces); err == nil || !strings.Contains(err.Error(), "key ca-cert.pem") {
+			t.Errorf("empty: %v", err)
+		}
+	})
+}
+
+func TestPluggedIsAbsent(t *testing.T) {
+	s := newStore()
+	pieces, found, err := Plugged(t.Context(), s, storage, s.tell)
+	if found || err != nil || len(pieces.Cert.PEM) > 0 || len(s.told) > 0 {
+		t.Errorf("found %v, error %v, told %v", found, err, s.told)
+	}
+}
+
+// TestPluggedFailureIsNoAbsence: taking it for one would make a root that
+// nobody asked for.
+func TestPluggedFailureIsNoAbsence(t *testing.T) {
+	for name, failure := range failures() {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pem, _, _ := layouts(t, time.Now())
+				s := newStore(caSecret(PluggedSecret, pem)).fail("get", 7, failure)
+				begun := time.Now()
+				_, found, err := Plugged(t.Context(), s, storage, s.tell)
+				if took := time.Since(begun); err != nil || !found || took != 45500*time.Millisecond {
+					t.Errorf("after %s (want 0.5+1+2+4+8+15+15 s): found %v, error %v", took, found, err)
+				}
+				if len(s.told) != 7 || !slices.ContainsFunc(s.told, func(e error) bool { return errors.Is(e, failure) }) ||
+					!strings.HasPrefix(s.told[0].Error(), "look for Secret istio-system/cacerts: ") {
+					t.Errorf("told %v", s.told)
+				}
+
+				s = newStore().fail("get", 1<<30, failure)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if _, found, err := Plugged(ctx, s, storage, s.tell); found || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("until its context ended: found %v, error %v", found, err)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"citadel/ca"
+)
+
+// TestAuditLinesAreWhole: however many sign at once.
+func TestAuditLinesAreWhole(t *testing.T) {
+	const writers, each = 16, 50
+	path := filepath.Join(t.TempDir(), "audit.log")
+	for name, open := range map[string]func(io.Writer) (*auditStream, error){
+		"standard output": func(out io.Writer) (*auditStream, error) { return openAudit("-", out) },
+		"file":            func(io.Writer) (*auditStream, error) { return openAudit(path, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			stream, err := open(&out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var running sync.WaitGroup
+			for w := range writers {
+				running.Go(func() {
+					for i := range each {
+						r := ca.AuditRecord{Stage: ca.AuditSigning, Serial: fmt.Sprintf("%d-%d", w, i), Evidence: strings.Repeat("x", 100*w)}
+						if err := stream.write(r); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			running.Wait()
+			if err := stream.close(); err != nil {
+				t.Error(err)
+			}
+			text := out.Bytes()
+			if name == "file" {
+				if text, err = os.ReadFile(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			seen := map[string]bool{}
+			for line := range bytes.Lines(text) {
+				var r ca.AuditRecord
+				if err := json.Unmarshal(line, &r); err != nil {
+					t.Fatalf("a line is no record: %q", line)
+				}
+				seen[r.Serial] = true
+			}
+			if len(seen) != writers*each || !bytes.HasSuffix(text, []byte("\n")) {
+				t.Errorf("%d records of %d", len(seen), writers*each)
+			}
+		})
+	}
+}
+
+// TestAuditFile is for the daemon's eyes alone, and is appended to.
+func TestAuditFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	for range 2 {
+		stream, err := openAudit(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(stream.write(ca.AuditRecord{Time: time.Now(), Stage: ca.AuditRefused}), stream.close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v (%v)", info.Mode(), err)
+	}
+	if text, _ := os.ReadFile(path); bytes.Count(text, []byte("\n")) != 2 {
+		t.Errorf("holds %q", text)
+	}
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// TestAuditFailureIsTold, for nothing may be signed then.
+func TestAuditFailureIsTold(t *testing.T) {
+	stream, err := openAudit("-", full{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.write(ca.AuditRecord{}); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := openAudit(filepath.Join(t.TempDir(), "no", "folder"), nil); err == nil || !strings.Contains(err.Error(), "open the audit log") {
+		t.Errorf("error %v", err)
+	}
+}

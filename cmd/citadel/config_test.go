@@ -1,0 +1,150 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"citadel/ca/trust"
+	"citadel/cmd/internal/daemon"
+	"citadel/secretcontroller"
+)
+
+// configure reads flags and environment as the command does.
+func configure(t *testing.T, env map[string]string, args ...string) (*config, error) {
+	t.Helper()
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	flags := daemon.NewFlags("CITADEL_")
+	o := newOptions(flags)
+	set := pflag.NewFlagSet("citadel", pflag.ContinueOnError)
+	flags.AddTo(set)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	flags.ReadEnvironment(set)
+	return o.validate(set)
+}
+
+func TestDefaultConfig(t *testing.T) {
+	c, err := configure(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, ok := range map[string]bool{
+		"trust domain":    c.td == spiffeid.RequireTrustDomainFromString("cluster.local"),
+		"source":          c.source == sourceAuto,
+		"key types":       c.caKey == trust.ECDSAP256 && c.leafKey == trust.ECDSAP256,
+		"namespace":       c.namespace == "istio-system",
+		"scope":           len(c.scope.Listed) == 0 && c.scope.StorageNamespace == "istio-system" && c.scope.EnabledByDefault,
+		"rotation, told":  c.rotation() == secretcontroller.DefaultRotation(),
+		"rotation":        c.rotation() == secretcontroller.Rotation{GraceRatio: 0.5, MinGrace: 10 * time.Minute, Jitter: 0.1, RootWindow: 5 * time.Minute},
+		"TTLs":            c.workloadTTL == 19*time.Hour && c.maxWorkloadTTL == 168*time.Hour && c.selfSignedTTL == 10*365*24*time.Hour,
+		"webhooks' names": slices.Equal(c.dnsNames[id("istio-system", "istio-galley-service-account")], []string{"istio-galley.istio-system.svc", "istio-galley.istio-system"}),
+		"no advice":       len(c.advice()) == 0,
+	} {
+		if !ok {
+			t.Errorf("%s is not as it must be", name)
+		}
+	}
+}
+
+func id(namespace, account string) spiffeid.ID {
+	return spiffeid.RequireFromString("spiffe://cluster.local/ns/" + namespace + "/sa/" + account)
+}
+
+func TestConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  map[string]string
+		args []string
+		ok   func(*config) bool
+	}{
+		"own trust domain":             {nil, []string{"--trust-domain=Example.org"}, nil},
+		"trust domain with an @":       {nil, []string{"--trust-domain=me@example.org"}, func(c *config) bool { return c.td.Name() == "me.example.org" }},
+		"listed namespaces":            {nil, []string{"--listened-namespaces= a, b ,,a"}, func(c *config) bool { return slices.Equal(c.scope.Listed, []string{"a", "b"}) }},
+		"NAMESPACE":                    {map[string]string{"NAMESPACE": "a,b"}, nil, func(c *config) bool { return slices.Equal(c.scope.Listed, []string{"a", "b"}) }},
+		"NAMESPACE is empty":           {map[string]string{"NAMESPACE": ""}, nil, func(c *config) bool { return len(c.scope.Listed) == 0 }},
+		"a flag beats NAMESPACE":       {map[string]string{"NAMESPACE": "a"}, []string{"--listened-namespaces=b"}, func(c *config) bool { return slices.Equal(c.scope.Listed, []string{"b"}) }},
+		"an empty flag beats it too":   {map[string]string{"NAMESPACE": "a"}, []string{"--listened-namespaces="}, func(c *config) bool { return len(c.scope.Listed) == 0 }},
+		"an alias beats it":            {map[string]string{"NAMESPACE": "a"}, []string{"--listened-namespace=b"}, func(c *config) bool { return slices.Equal(c.scope.Listed, []string{"b"}) }},
+		"a variable beats it":          {map[string]string{"NAMESPACE": "a", "CITADEL_LISTENED_NAMESPACES": "b"}, nil, func(c *config) bool { return slices.Equal(c.scope.Listed, []string{"b"}) }},
+		"storage namespace":            {nil, []string{"--citadel-storage-namespace=ca"}, func(c *config) bool { return c.namespace == "ca" && c.scope.StorageNamespace == "ca" }},
+		"opt-in":                       {nil, []string{"--enable-namespaces-by-default=false"}, func(c *config) bool { return !c.scope.EnabledByDefault }},
+		"self-signed":                  {nil, []string{"--self-signed-ca"}, func(c *config) bool { return c.source == sourceSelfSigned }},
+		"self-signed by environment":   {map[string]string{"CITADEL_SELF_SIGNED_CA": "true"}, nil, func(c *config) bool { return c.source == sourceSelfSigned }},
+		"self-signed with a root more": {nil, []string{"--self-signed-ca", "--root-cert=r"}, func(c *config) bool { return c.source == sourceSelfSigned }},
+		"not self-signed":              {nil, []string{"--self-signed-ca=false"}, func(c *config) bool { return c.source == sourcePlugged }},
+		"files":                        {nil, []string{"--signing-cert=a", "--signing-key=b", "--root-cert=c"}, func(c *config) bool { return c.source == sourceFiles }},
+		"files, not self-signed":       {nil, []string{"--self-signed-ca=false", "--signing-cert=a", "--signing-key=b", "--root-cert=c"}, func(c *config) bool { return c.source == sourceFiles }},
+		"TTLs that are equal":          {nil, []string{"--workload-cert-ttl=168h"}, func(c *config) bool { return c.workloadTTL == c.maxWorkloadTTL }},
+		"a TTL of a minute":            {nil, []string{"--workload-cert-ttl=1m"}, func(c *config) bool { return c.workloadTTL == time.Minute }},
+		"ratios at their ends":         {nil, []string{"--workload-cert-grace-period-ratio=0", "--workload-cert-rotation-jitter=1"}, func(c *config) bool { return len(c.advice()) == 1 }},
+		"ratio worth a word":           {nil, []string{"--workload-cert-grace-period-ratio=0.81"}, func(c *config) bool { return strings.Contains(c.advice()[0], "outside [0.2, 0.8]") }},
+		"key types":                    {nil, []string{"--ca-key-type=rsa-4096", "--key-type=RSA-2048"}, func(c *config) bool { return c.caKey == trust.RSA4096 && c.leafKey == trust.RSA2048 }},
+		"no webhooks' names":           {nil, []string{"--append-dns-names=false"}, func(c *config) bool { return len(c.dnsNames) == 0 }},
+		"names of the operator's": {nil, []string{"--append-dns-names=false", "--custom-dns-names=a.web:a.example,a.web:b.example"}, func(c *config) bool {
+			return slices.Equal(c.dnsNames[id("web", "a")], []string{"a.example", "b.example"})
+		}},
+		"no monitoring port":          {nil, []string{"--monitoring-port=-1"}, func(c *config) bool { return c.monitoringPort == -1 }},
+		"no election: times are free": {nil, []string{"--leader-elect=false", "--lease-duration=0s", "--lease-retry-period=1h"}, func(c *config) bool { return !c.leaderElect }},
+		"JSON by the ancestor's flag": {nil, []string{"--log_as_json"}, func(c *config) bool { return c.logFormat == "json" }},
+		"server only":                 {nil, []string{"--server-only"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--server-only") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := configure(t, c.env, c.args...)
+			switch {
+			case c.ok == nil && err == nil:
+				t.Error("accepted")
+			case c.ok != nil && err != nil:
+				t.Error(err)
+			case c.ok != nil && !c.ok(got):
+				t.Errorf("scope %+v, source %d, names %v, advice %q", got.scope, got.source, got.dnsNames, got.advice())
+			}
+		})
+	}
+}
+
+// TestBadFlags: one problem each, by the flag's name.
+func TestBadFlags(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--trust-domain=a b":                            "is no SPIFFE trust domain",
+		"--trust-domain=spiffe://a":                     "is no SPIFFE trust domain",
+		"--trust-domain=a/b":                            "is no SPIFFE trust domain",
+		"--trust-domain=" + strings.Repeat("a", 256):    "is no SPIFFE trust domain",
+		"--listened-namespaces=a,kube system":           `"kube system" is no name of a namespace`,
+		"--listened-namespaces=" + string([]byte{0xff}): "is no name of a namespace",
+		"--citadel-storage-namespace=Ca":                `"Ca" is no name of a namespace`,
+		"--workload-cert-ttl=0s":                        "0s must be above zero",
+		"--workload-cert-ttl=-1h":                       "-1h0m0s must be above zero",
+		"--workload-cert-ttl=1ms":                       "1ms is below a second",
+		"--workload-cert-ttl=168h1ns":                   "above --max-workload-cert-ttl 168h0m0s",
+		"--self-signed-ca-cert-ttl=1h":                  "1h0m0s is below --workload-cert-ttl 19h0m0s",
+		"--workload-cert-grace-period-ratio=NaN":        "must be between 0 and 1",
+		"--workload-cert-rotation-jitter=Inf":           "must be between 0 and 1",
+		"--max-concurrent-writes=1025":                  "must be between 1 and 1024",
+		"--monitoring-port=65536":                       "65536 is no port",
+		"--lease-duration=10s":                          "must be below --lease-duration 10s",
+		"--lease-retry-period=9s":                       "with a fifth added below --lease-renew-deadline 10s",
+		"--custom-dns-names=a.web:*":                    "is not a DNS name",
+		"--custom-dns-names=a.web:b.example/path":       "is not a DNS name",
+		"--key-type=":                                   "unknown key type",
+		"--audit-log=" + filepath.Join("no", "folder"):  "folder no of",
+		"--log-level=INFO+1":                            "use debug, info, warn or error",
+	} {
+		_, err := configure(t, nil, arg)
+		flag, _, _ := strings.Cut(arg, "=")
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "\n") > 0 {
+			t.Errorf("%s: %v; want one problem with %q", arg, err, want)
+			continue
+		}
+		if named, _, _ := strings.Cut(err.Error(), ":"); named != flag && flag != "--lease-duration" {
+			t.Errorf("%s: the problem is of %s", arg, named)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"citadel/ca"
+	"citadel/ca/catest"
+	"citadel/secretcontroller"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// scrape returns the values of all metrics that have no more than constant
+// labels, and the names of all, as /metrics shows them.
+func scrape(t *testing.T, m *metrics) (values map[string]float64, names map[string]bool) {
+	t.Helper()
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, names = map[string]float64{}, map[string]bool{}
+	for _, f := range families {
+		names[f.GetName()] = true
+		for _, metric := range f.GetMetric() {
+			key := f.GetName()
+			for _, l := range metric.GetLabel() {
+				key += "," + l.GetName() + "=" + l.GetValue()
+			}
+			values[key] = metric.GetGauge().GetValue() + metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	return values, names
+}
+
+// TestMetricNames: dashboards and alerts ask for them (compatibility 7).
+func TestMetricNames(t *testing.T) {
+	m := newMetrics()
+	m.watchAuthority(catest.Authority(t, time.Now(), ca.Config{}))
+	m.watchController(func() secretcontroller.Status { return secretcontroller.Status{} })
+	m.observe(quiet(), secretcontroller.Observation{Object: "Secret", Err: &ca.Error{Class: ca.CSRError}})
+	_, names := scrape(t, m)
+	for _, want := range []string{
+		// the ancestor's
+		"citadel_secret_controller_svc_acc_created_cert_count", "citadel_secret_controller_svc_acc_deleted_cert_count",
+		"citadel_secret_controller_secret_deleted_cert_count", "citadel_secret_controller_csr_err_count", "citadel_secret_controller_csr_sign_err_count",
+		"citadel_server_root_cert_expiry_timestamp", "citadel_server_root_cert_expiry_seconds",
+		"citadel_server_cert_chain_expiry_timestamp", "citadel_server_cert_chain_expiry_seconds", "istio_build",
+		// what it lacked
+		"citadel_secret_controller_refreshes_total", "citadel_secret_controller_write_seconds", "citadel_leader",
+		"citadel_secret_controller_secrets", "citadel_secret_controller_secrets_in_error", "citadel_secret_controller_queue_depth",
+		"citadel_secret_controller_soonest_expiry_timestamp", "citadel_secret_controller_soonest_renewal_timestamp",
+		"citadel_secret_controller_last_success_timestamp",
+	} {
+		if !names[want] {
+			t.Errorf("%s is missing", want)
+		}
+		delete(names, want)
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") {
+			t.Errorf("%s is not in this list: a name once shown is fixed", name)
+		}
+	}
+}
+
+func TestAuthorityMetrics(t *testing.T) {
+	now := time.Now()
+	root := catest.Root(t, now, catest.Spec{Name: "root"})
+	issuing := root.Intermediate(t, now, catest.Spec{Name: "issuing", Edit: endsIn(now, 48*time.Hour)})
+	early := catest.Root(t, now, catest.Spec{Name: "early", Edit: endsIn(now, 24*time.Hour)})
+	signer, err := issuing.Signer(t, now).WithRoots(early.Pieces(t).Roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMetrics()
+	m.watchAuthority(catest.Authority(t, now, ca.Config{Signer: signer}))
+	values, _ := scrape(t, m)
+	for name, want := range map[string]time.Duration{"root_cert": 24 * time.Hour, "cert_chain": 48 * time.Hour} {
+		if got := values["citadel_server_"+name+"_expiry_timestamp"]; got != float64(now.Add(want).Unix()) {
+			t.Errorf("%s ends at %.0f, want the first end of all, %d", name, got, now.Add(want).Unix())
+		}
+		if got := values["citadel_server_"+name+"_expiry_seconds"]; got > want.Seconds() || got < want.Seconds()-60 {
+			t.Errorf("%s ends in %.0f s, want %.0f s", name, got, want.Seconds())
+		}
+	}
+}
+
+func TestControllerMetrics(t *testing.T) {
+	at := time.UnixMilli(1_700_000_000_500)
+	status := secretcontroller.Status{}
+	m := newMetrics()
+	m.watchController(func() secretcontroller.Status { return status })
+	const prefix = "citadel_secret_controller_"
+	check := func(name string, want float64) {
+		t.Helper()
+		if values, _ := scrape(t, m); values[name] != want {
+			t.Errorf("%s is %v, want %v", name, values[name], want)
+		}
+	}
+	for _, name := range []string{"citadel_leader", prefix + "secrets", prefix + "soonest_expiry_timestamp", prefix + "last_success_timestamp"} {
+		check(name, 0)
+	}
+	status = secretcontroller.Status{Leading: true, Secrets: 3, InError: 2, QueueDepth: 5, SoonestExpiry: at, SoonestRenewal: at.Add(-time.Second), LastSuccess: at}
+	for name, want := range map[string]float64{
+		"citadel_leader": 1, prefix + "secrets": 3, prefix + "secrets_in_error": 2, prefix + "queue_depth": 5, prefix + "soonest_expiry_timestamp": 1_700_000_000.5,
+		prefix + "soonest_renewal_timestamp": 1_699_999_999.5, prefix + "last_success_timestamp": 1_700_000_000.5,
+	} {
+		check(name, want)
+	}
+}
+
+// TestObserve: what was done is counted once, where it belongs.
+func TestObserve(t *testing.T) {
+	const (
+		created, deleted, again = "citadel_secret_controller_svc_acc_created_cert_count", "citadel_secret_controller_svc_acc_deleted_cert_count", "citadel_secret_controller_secret_deleted_cert_count"
+		csr, sign, writes, took = "citadel_secret_controller_csr_err_count", "citadel_secret_controller_csr_sign_err_count,error=", "citadel_secret_controller_refreshes_total,object=", "citadel_secret_controller_write_seconds"
+	)
+	err := &ca.Error{Class: ca.CertGenError, Reason: "signer expired"}
+	for name, c := range map[string]struct {
+		o    secretcontroller.Observation
+		want []string
+	}{
+		"created":          {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Created, Reason: secretcontroller.Missing}, []string{created, took, writes + "Secret,outcome=created,reason=missing"}},
+		"made again":       {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Created, Reason: secretcontroller.Vanished}, []string{again, took, writes + "Secret,outcome=created,reason=deleted"}},
+		"rotated":          {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Replaced, Reason: secretcontroller.Due}, []string{took, writes + "Secret,outcome=replaced,reason=rotation"}},
+		"account deleted":  {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Deleted, Reason: "service account gone"}, []string{deleted, took, writes + "Secret,outcome=deleted,reason=service account gone"}},
+		"roots created":    {secretcontroller.Observation{Object: "ConfigMap", Action: secretcontroller.Created, Reason: secretcontroller.Missing}, []string{took, writes + "ConfigMap,outcome=created,reason=missing"}},
+		"write failed":     {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Created, Reason: secretcontroller.Missing, Err: errors.New("x")}, []string{writes + "Secret,outcome=error,reason=missing"}},
+		"signature failed": {secretcontroller.Observation{Object: "Secret", Reason: secretcontroller.Due, Err: err}, []string{sign + "CERT_GEN_ERROR", writes + "Secret,outcome=error,reason=rotation"}},
+		"request refused":  {secretcontroller.Observation{Object: "Secret", Reason: secretcontroller.Due, Err: errors.Join(&ca.Error{Class: ca.CSRError})}, []string{csr, sign + "CSR_ERROR", writes + "Secret,outcome=error,reason=rotation"}},
+	} {
+		m := newMetrics()
+		m.observe(quiet(), c.o)
+		values, _ := scrape(t, m)
+		var got []string
+		for key, value := range values {
+			if strings.HasPrefix(key, "citadel_") && value != 0 {
+				got = append(got, key)
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(c.want)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: counted %q, want %q", name, got, c.want)
+		}
+	}
+}
