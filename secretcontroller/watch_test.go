@@ -1,0 +1,107 @@
+package secretcontroller
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// informer stands for one whose events a test makes up.
+type informer struct {
+	cache.SharedIndexInformer
+	handler cache.ResourceEventHandler
+}
+
+func (i *informer) SetTransform(cache.TransformFunc) error { return nil }
+
+func (i *informer) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	i.handler = h
+	return nil, nil
+}
+
+// TestEveryEventWakes: what an event says does not matter, not even that it is
+// a tombstone, whose object may be old or missing (compatibility 9, complaint
+// 16: the ancestor panicked).
+func TestEveryEventWakes(t *testing.T) {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "istio.sleep"}}
+	for name, c := range map[string]struct {
+		event func(cache.ResourceEventHandler)
+		wakes bool
+	}{
+		"added":                       {func(h cache.ResourceEventHandler) { h.OnAdd(secret, false) }, true},
+		"listed at start":             {func(h cache.ResourceEventHandler) { h.OnAdd(secret, true) }, true},
+		"updated":                     {func(h cache.ResourceEventHandler) { h.OnUpdate(nil, secret) }, true},
+		"resynced":                    {func(h cache.ResourceEventHandler) { h.OnUpdate(secret, secret) }, true},
+		"deleted":                     {func(h cache.ResourceEventHandler) { h.OnDelete(secret) }, true},
+		"tombstone":                   {func(h cache.ResourceEventHandler) { h.OnDelete(tombstone("web/istio.sleep", secret)) }, true},
+		"tombstone without an object": {func(h cache.ResourceEventHandler) { h.OnDelete(tombstone("web/istio.sleep", nil)) }, true},
+		"tombstone of a stranger":     {func(h cache.ResourceEventHandler) { h.OnDelete(tombstone("web/istio.sleep", 7)) }, true},
+		"tombstone with a bad key":    {func(h cache.ResourceEventHandler) { h.OnDelete(tombstone("a/b/c", nil)) }, false},
+		"no object at all":            {func(h cache.ResourceEventHandler) { h.OnDelete("x") }, false},
+	} {
+		var woken []string
+		i := &informer{}
+		if err := connect(i, nil, func(namespace, name string) { woken = append(woken, namespace+"/"+name) }); err != nil {
+			t.Fatal(err)
+		}
+		c.event(i.handler)
+		if want := []string{"web/istio.sleep"}; (c.wakes && !slices.Equal(woken, want)) || (!c.wakes && len(woken) > 0) {
+			t.Errorf("%s woke %q", name, woken)
+		}
+	}
+}
+
+func tombstone(key string, obj any) cache.DeletedFinalStateUnknown {
+	return cache.DeletedFinalStateUnknown{Key: key, Obj: obj}
+}
+
+// TestCachesHoldWhatIsNeeded (K-11): the rest is dropped before it is stored.
+func TestCachesHoldWhatIsNeeded(t *testing.T) {
+	meta := func() metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "web", Name: "sleep", UID: "u", ResourceVersion: "1",
+			Labels: map[string]string{"l": "m"}, Annotations: map[string]string{"a": "b"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "x"}}}
+	}
+	bare := metav1.ObjectMeta{Namespace: "web", Name: "sleep", UID: "u", ResourceVersion: "1"}
+	labelled := bare
+	labelled.Labels = map[string]string{"l": "m"}
+	unmanaged := meta()
+	unmanaged.ManagedFields = nil
+	for name, c := range map[string]struct {
+		strip     cache.TransformFunc
+		obj, want any
+	}{
+		"service account": {stripAccount, &corev1.ServiceAccount{ObjectMeta: meta(), Secrets: []corev1.ObjectReference{{Name: "t"}}}, &corev1.ServiceAccount{ObjectMeta: bare}},
+		"namespace":       {stripNamespace, &corev1.Namespace{ObjectMeta: meta(), Spec: corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{"k"}}}, &corev1.Namespace{ObjectMeta: labelled}},
+		"config map":      {stripManagedFields, &corev1.ConfigMap{ObjectMeta: meta()}, &corev1.ConfigMap{ObjectMeta: unmanaged}},
+		"secret":          {stripSecret([]byte("r")), &corev1.Secret{ObjectMeta: meta(), Data: map[string][]byte{"k": {1}}}, &corev1.Secret{ObjectMeta: unmanaged, Data: map[string][]byte{"k": {1}}}},
+		"empty secret":    {stripSecret([]byte("r")), &corev1.Secret{}, &corev1.Secret{}},
+		"tombstone":       {stripSecret(nil), tombstone("a/b", nil), tombstone("a/b", nil)},
+		"stranger":        {stripAccount, 7, 7},
+	} {
+		if got, err := c.strip(c.obj); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: kept\n%+v (%v), want\n%+v", name, got, err, c.want)
+		}
+	}
+}
+
+// TestSecretsShareTheRoots: ten thousand Secrets hold one copy of the bundle.
+func TestSecretsShareTheRoots(t *testing.T) {
+	roots := []byte("roots")
+	same := &corev1.Secret{Data: map[string][]byte{RootsKey: []byte("roots")}}
+	other := &corev1.Secret{Data: map[string][]byte{RootsKey: []byte("other")}}
+	for _, s := range []*corev1.Secret{same, other} {
+		if _, err := stripSecret(roots)(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if &same.Data[RootsKey][0] != &roots[0] {
+		t.Error("a Secret keeps its own copy of today's roots")
+	}
+	if string(other.Data[RootsKey]) != "other" {
+		t.Errorf("other roots became %q", other.Data[RootsKey])
+	}
+}
