@@ -208,7 +208,7 @@ func (b *bench) restart(ctx context.Context) error {
 
 // rest is the cost of having nothing to do.
 func (b *bench) rest(ctx context.Context, c *cluster.Citadel) error {
-	const span = 6 * time.Second
+	const span = 60 * time.Second
 	progress("citadel rests for %s", span)
 	before, err := cpuTime(c.PID())
 	if err != nil {

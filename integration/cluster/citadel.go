@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -34,11 +36,12 @@ type Run struct {
 	Binary     string // bin/citadel
 	Kubeconfig string
 	Flags      []string
+	Env        []string  // besides the environment of this process
 	Stdout     io.Writer // audit records
 	Stderr     io.Writer // log
 }
 
-// StartCitadel starts the process and returns at once.
+// StartCitadel starts the process and returns at once. It dies with this one.
 func StartCitadel(r Run) (*Citadel, error) {
 	port, err := freePort()
 	if err != nil {
@@ -47,7 +50,8 @@ func StartCitadel(r Run) (*Citadel, error) {
 	c := &Citadel{Port: port, exited: make(chan struct{})}
 	c.cmd = exec.Command(r.Binary, append([]string{"--kube-config", r.Kubeconfig, "--monitoring-port", strconv.Itoa(port)}, r.Flags...)...)
 	c.cmd.Stdout, c.cmd.Stderr = r.Stdout, r.Stderr
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.cmd.Env = append(os.Environ(), r.Env...)
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start citadel: %w", err)
 	}
@@ -58,13 +62,19 @@ func StartCitadel(r Run) (*Citadel, error) {
 	return c, nil
 }
 
+// freePort looks below the ports that the kernel gives to connections: one of
+// these could be taken again before the process listens on it.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+	const first, last, attempts = 20000, 32000, 100
+	var err error
+	for range attempts {
+		var l net.Listener
+		port := first + rand.IntN(last-first)
+		if l, err = net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
 // PID is the process's number.

@@ -55,7 +55,8 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	c := &ControlPlane{Dir: o.Dir, Kubeconfig: filepath.Join(o.Dir, "kubeconfig"), binary: o.Binary, exited: make(chan error, 1)}
 	c.up = exec.Command(o.Binary, append([]string{"up", "--dir", o.Dir}, o.Flags...)...)
 	c.up.Stderr = o.Log
-	c.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us alone: we stop it in order
+	// Ctrl-C reaches us alone: we stop it in order.
+	c.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	stdout, err := c.up.StdoutPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the control plane: %w", err)
