@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"citadel/integration/cluster"
 )
 
@@ -28,6 +30,7 @@ type bench struct {
 	plane       *cluster.ControlPlane
 	kubeconfig  string // citadel's
 	keep        bool
+	owners      []types.UID // of the floor's Secrets, by namespace
 	rows        []row
 }
 

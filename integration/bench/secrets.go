@@ -24,7 +24,7 @@ import (
 // perNamespace is how many service accounts share a namespace.
 const perNamespace = 500
 
-// The label values that keep the floor's Secrets from citadel's eyes.
+// bareType keeps the floor's Secrets from citadel's eyes.
 const bareType corev1.SecretType = "bench/bare"
 
 // secrets measures the controller: filling, restarting, resting, rewriting.
@@ -66,6 +66,11 @@ func (b *bench) prepare(ctx context.Context) error {
 				return err
 			}
 		}
+		owner, err := core.ServiceAccounts(namespace("bare", i)).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "owner"}}, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		b.owners = append(b.owners, owner.UID)
 	}
 	_, err := b.each(func(i int) error {
 		_, err := core.ServiceAccounts(namespace("work", i)).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name(i)}}, metav1.CreateOptions{})
@@ -112,15 +117,27 @@ func bareData(fill byte) map[string][]byte {
 	}
 }
 
+// bareSecret is a Secret as citadel writes it, but for its content.
+func (b *bench) bareSecret(i int, fill byte) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        name(i),
+			Labels:      map[string]string{secretcontroller.ManagedByLabel: "bench"},
+			Annotations: map[string]string{secretcontroller.AccountAnnotation: name(i)},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: "owner",
+				UID: b.owners[i/perNamespace]}},
+		},
+		Type: bareType, Data: bareData(fill),
+	}
+}
+
 func (b *bench) createBare(ctx context.Context, i int) error {
-	_, err := b.plane.Client.CoreV1().Secrets(namespace("bare", i)).Create(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name(i)}, Type: bareType, Data: bareData('a')}, metav1.CreateOptions{})
+	_, err := b.plane.Client.CoreV1().Secrets(namespace("bare", i)).Create(ctx, b.bareSecret(i, 'a'), metav1.CreateOptions{})
 	return err
 }
 
 func (b *bench) updateBare(ctx context.Context, i int) error {
-	_, err := b.plane.Client.CoreV1().Secrets(namespace("bare", i)).Update(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name(i)}, Type: bareType, Data: bareData('b')}, metav1.UpdateOptions{})
+	_, err := b.plane.Client.CoreV1().Secrets(namespace("bare", i)).Update(ctx, b.bareSecret(i, 'b'), metav1.UpdateOptions{})
 	return err
 }
 
