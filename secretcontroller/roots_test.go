@@ -49,18 +49,19 @@ func TestRootsFailures(t *testing.T) { // compatibility 9, complaint 29
 	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	for name, c := range map[string]struct {
 		err    error
+		times  int
 		told   int
 		exists bool
 	}{
-		"500":            {internal, 2, true},
-		"already exists": {apierrors.NewAlreadyExists(maps, RootsConfigMap), 0, true},
-		"conflict":       {apierrors.NewConflict(maps, RootsConfigMap, errBroken), 0, true},
-		"terminating":    {terminating, 0, false},
+		"500":            {internal, 2, 2, true},
+		"already exists": {apierrors.NewAlreadyExists(maps, RootsConfigMap), 2, 0, true},
+		"conflict":       {apierrors.NewConflict(maps, RootsConfigMap, errBroken), 2, 0, true},
+		"terminating":    {terminating, -1, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
 				r.make(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: LegacyConfigMap}})
-				r.setFault(failing("create", "configmaps", 2, c.err))
+				r.setFault(failing("create", "configmaps", c.times, c.err))
 				r.start(func(s *Settings) { s.Workers = 1 })
 				r.pass(time.Minute)
 				told := 0
