@@ -208,7 +208,7 @@ func TestSecretsStayUsableWhileTheyWaitForTheirNewRoot(t *testing.T) {
 	p := s.start(t, files(t, old)...)
 	before := right(t, sa, []*x509.Certificate{old.Cert})
 	p.stop(t)
-	p = s.start(t, append(files(t, next), "--root-change-window", "1h")...)
+	s.start(t, append(files(t, next), "--root-change-window", "1h")...)
 	right(t, makeAccount(t, ns, "other"), []*x509.Certificate{next.Cert})
 	kept := right(t, sa, []*x509.Certificate{old.Cert})
 	if kept.ResourceVersion != before.ResourceVersion {
