@@ -110,7 +110,7 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 // overtaken tells failures that only mean that the world moved on while we
 // looked at it: the watch brings what is there now.
 func overtaken(err error) bool {
-	return apierrors.IsConflict(err) || terminating(err) || errors.Is(err, errAlreadyRight) || errors.Is(err, context.Canceled)
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || terminating(err) || errors.Is(err, errAlreadyRight) || errors.Is(err, context.Canceled)
 }
 
 func terminating(err error) bool {

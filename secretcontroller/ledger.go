@@ -116,7 +116,7 @@ func (l *ledger) contention(k key, why Reason, now time.Time) time.Duration {
 type Status struct {
 	// Leading tells whether this process writes; the rest is empty if not.
 	Leading bool
-	// Secrets counts those under management that hold a valid certificate,
+	// Secrets counts those under management whose certificate could be read,
 	// InError those that could not be brought right at the last attempt.
 	Secrets, InError int
 	// SoonestExpiry and SoonestRenewal are zero when there are no Secrets.

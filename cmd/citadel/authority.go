@@ -47,7 +47,11 @@ func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, lo
 			return nil, err
 		case found:
 			log.Info("operator's own CA", "secret", c.namespace+"/"+kube.PluggedSecret)
-			return trust.NewSigner(time.Now(), pieces)
+			signer, err := trust.NewSigner(time.Now(), pieces)
+			if err != nil {
+				return nil, err
+			}
+			return c.withExtraRoots(signer)
 		case c.source == sourcePlugged:
 			return nil, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
 				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
@@ -66,6 +70,11 @@ func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interfa
 		return nil, err
 	}
 	log.Info("self-signed root", "secret", c.namespace+"/"+kube.CASecret, "made", made)
+	return c.withExtraRoots(signer)
+}
+
+// withExtraRoots adds the roots of --root-cert to every bundle.
+func (c *config) withExtraRoots(signer *trust.Signer) (*trust.Signer, error) {
 	if c.rootCert == "" {
 		return signer, nil
 	}

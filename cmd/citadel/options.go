@@ -86,7 +86,7 @@ func (o *options) authorityFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.signingCert, "signing-cert", "", "`file` of an operator's signing certificate, PEM")
 	f.StringVar(&o.signingKey, "signing-key", "", "`file` of its private key, PEM")
 	f.StringVar(&o.certChain, "cert-chain", "", "`file` of its issuers, nearest first, PEM; not needed when a root signed it")
-	f.StringVar(&o.rootCert, "root-cert", "", "`file` of the roots, PEM; with a self-signed root: further roots for every bundle")
+	f.StringVar(&o.rootCert, "root-cert", "", "`file` of the roots, PEM; with the CA in a Secret: further roots for every bundle")
 	o.flags.Alias(f, "ca-cert-ttl", "self-signed-ca-cert-ttl")
 }
 
