@@ -18,7 +18,7 @@ func TestCrashesInTheMidstOfAThousandSecretsLoseNothing(t *testing.T) {
 	ns := s.namespace(t)
 	accounts := makeAccounts(t, ns, "sa", count)
 	seen := history(t, ns)
-	lease := []string{"--lease-duration", "1500ms", "--lease-renew-deadline", "1s", "--lease-retry-period", "200ms"}
+	lease := []string{"--lease-duration", "2s", "--lease-renew-deadline", "1s", "--lease-retry-period", "200ms"}
 	since := now(t)
 	t.Logf("seed %d", seed)
 	for _, moment := range moments(seed, crashes, count) {

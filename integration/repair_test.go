@@ -65,6 +65,7 @@ func damages(t *testing.T) []damage {
 		{"annotation removed", func(d, _ *corev1.Secret) { delete(d.Annotations, annotation) }, update},
 		{"label removed", func(d, _ *corev1.Secret) { delete(d.Labels, marker) }, update},
 		{"owner removed", func(d, _ *corev1.Secret) { d.OwnerReferences = nil }, update},
+		{"owner is another", func(d, another *corev1.Secret) { d.OwnerReferences = another.OwnerReferences }, update},
 		{"emptied and made immutable", func(d, _ *corev1.Secret) { d.Data, d.Immutable = nil, new(true) }, again},
 	}
 }

@@ -107,10 +107,20 @@ func TestNoKeyLeavesButInItsSecret(t *testing.T) {
 	sa := makeAccount(t, ns, "sleep")
 	first := right(t, sa, roots)
 	// The content of a Secret is what an error might quote.
-	mangled := first.DeepCopy()
-	mangled.Data[chainKey], mangled.Data[keyKey] = first.Data[keyKey], first.Data[keyKey][:len(first.Data[keyKey])-40]
-	must(plane.Client.CoreV1().Secrets(ns).Update(t.Context(), mangled, metav1.UpdateOptions{}))(t)
-	second := repaired(t, mangled, wanted{account: sa, roots: roots})
+	second := first
+	for _, mangle := range []func(data map[string][]byte){
+		func(data map[string][]byte) { data[chainKey] = data[keyKey] },
+		func(data map[string][]byte) { data[keyKey] = data[keyKey][:len(data[keyKey])-40] },
+		func(data map[string][]byte) { data[keyKey] = append([]byte("x"), data[keyKey]...) },
+	} {
+		within(t, patience, func() error { // it is renewed meanwhile
+			mangled := must(getSecret(t.Context(), ns, "sleep"))(t)
+			mangle(mangled.Data)
+			_, err := plane.Client.CoreV1().Secrets(ns).Update(t.Context(), mangled, metav1.UpdateOptions{})
+			return err
+		})
+		second = right(t, sa, roots)
+	}
 	within(t, patience, func() error { return renewedSince(t, sa, second) })
 	createSecret(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "istio.taken"}, Data: first.Data})
 	taken := makeAccount(t, ns, "taken")

@@ -76,6 +76,11 @@ func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.
 	if wait := c.ledge.contention(k, verdict.Reason, now); wait > 0 {
 		return wait, nil
 	}
+	if errors.Is(last.err, errForeign) && secret == nil { // look before signing for nothing
+		if _, err := c.existing(ctx, want); errors.Is(err, errForeign) {
+			return c.refuse(now, k, want, verdict)
+		}
+	}
 	return c.renew(ctx, k, want, secret, verdict)
 }
 
@@ -96,15 +101,20 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 	case overtaken(err):
 		return 0, ignoreTerminating(err)
 	case errors.Is(err, errForeign):
-		o.Action, o.Err = Refused, err
-		c.ledge.fail(k, v, err)
-		c.observe(start, o, want.Account.reference())
-		return foreignRetry, nil
+		return c.refuse(start, k, want, v)
 	}
 	o.Err = err
-	c.ledge.fail(k, v, err)
+	c.ledge.fail(k, want.Account, v, err)
 	c.observe(start, o, want.Account.reference())
 	return 0, err
+}
+
+// refuse tells that somebody else's Secret is in the way.
+func (c *Controller) refuse(start time.Time, k key, want Want, v Verdict) (time.Duration, error) {
+	c.ledge.fail(k, want.Account, v, errForeign)
+	c.observe(start, Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: Refused,
+		Reason: Foreign, Detail: "a Secret of another type bears the name", Err: errForeign}, want.Account.reference())
+	return foreignRetry, nil
 }
 
 // overtaken tells failures that only mean that the world moved on while we
@@ -182,7 +192,8 @@ func (c *Controller) existing(ctx context.Context, want Want) (*corev1.Secret, e
 	if err != nil {
 		return nil, wrapWrite("read", want, err)
 	}
-	if secret.Type != SecretType && secret.Labels[ManagedByLabel] != ManagedBy {
+	token := secret.Type == corev1.SecretTypeServiceAccountToken
+	if secret.Type != SecretType && (token || secret.Labels[ManagedByLabel] != ManagedBy) {
 		return nil, errForeign // a type is for life: without our label it was never ours
 	}
 	if Judge(time.Now(), secret, want).Keep(time.Now()) {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -140,9 +141,9 @@ func (c *Controller) reconcile(ctx context.Context, k key) (time.Duration, error
 	case accountKey:
 		return c.reconcileAccount(ctx, k)
 	case rootsKey:
-		return 0, c.reconcileRoots(ctx, k.namespace)
+		return c.reconcileRoots(ctx, k)
 	case legacyRootsKey:
-		return 0, c.reconcileLegacyRoots(ctx)
+		return c.reconcileLegacyRoots(ctx, k)
 	}
 	return heartbeat, nil
 }
@@ -151,6 +152,7 @@ func (c *Controller) reconcile(ctx context.Context, k key) (time.Duration, error
 // an Event on the service account.
 func (c *Controller) observe(start time.Time, o Observation, account *corev1.ObjectReference) {
 	o.Took = time.Since(start)
+	o.Detail = clip(o.Detail, maxDetail)
 	c.set.Observe(o)
 	if account == nil || o.Err == nil {
 		return
@@ -159,5 +161,19 @@ func (c *Controller) observe(start time.Time, o Observation, account *corev1.Obj
 	if o.Action == Refused {
 		reason = "SecretNameTaken"
 	}
-	c.set.Recorder.Eventf(account, nil, corev1.EventTypeWarning, reason, "IssueSecret", "Secret %s: %v", o.Name, o.Err)
+	c.set.Recorder.Eventf(account, nil, corev1.EventTypeWarning, reason, "IssueSecret", "%s", clip(fmt.Sprintf("Secret %s: %v", o.Name, o.Err), maxNote))
+}
+
+// Bounds on text that somebody else may have had a hand in: an Event's note
+// holds 1024 bytes, and is refused when it is longer.
+const (
+	maxDetail = 300
+	maxNote   = 1000
+)
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
 }

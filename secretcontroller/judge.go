@@ -24,6 +24,7 @@ const (
 	Right        Reason = ""
 	Missing      Reason = "missing"       // there is no Secret
 	Vanished     Reason = "deleted"       // there was one, and somebody deleted it
+	Foreign      Reason = "foreign"       // somebody else's bears its name
 	WrongType    Reason = "type"          // its type is not SecretType
 	WrongAccount Reason = "annotation"    // its annotation does not name the service account
 	WrongOwner   Reason = "owner"         // it belongs to an earlier service account of the name, or lost its labels
@@ -149,11 +150,15 @@ func bearsOurMark(secret *corev1.Secret) bool {
 
 func accountReference(secret *corev1.Secret) (metav1.OwnerReference, bool) {
 	for _, ref := range secret.OwnerReferences {
-		if ref.Kind == "ServiceAccount" && ref.APIVersion == "v1" {
+		if isAccount(ref) {
 			return ref, true
 		}
 	}
 	return metav1.OwnerReference{}, false
+}
+
+func isAccount(ref metav1.OwnerReference) bool {
+	return ref.Kind == "ServiceAccount" && ref.APIVersion == "v1"
 }
 
 func judgeKey(text []byte, leaf *x509.Certificate) error {

@@ -48,6 +48,11 @@ func (l *ledger) note(k key, secret *corev1.Secret, account Account, v Verdict) 
 // and new service accounts call for.
 func (l *ledger) wrote(k key, secret *corev1.Secret, account Account, v Verdict, why Reason) {
 	l.note(k, secret, account, v)
+	l.repaired(k, why)
+}
+
+// repaired counts a write as a repair if its reason makes it one.
+func (l *ledger) repaired(k key, why Reason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[k]
@@ -62,11 +67,11 @@ func (l *ledger) wrote(k key, secret *corev1.Secret, account Account, v Verdict,
 	l.entries[k] = e
 }
 
-func (l *ledger) fail(k key, v Verdict, err error) {
+func (l *ledger) fail(k key, account Account, v Verdict, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[k]
-	e.version, e.verdict, e.err = "", v, err
+	e.version, e.account, e.verdict, e.err = "", account.UID, v, err
 	l.entries[k] = e
 }
 

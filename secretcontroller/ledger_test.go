@@ -107,7 +107,7 @@ func TestLedgerRecalls(t *testing.T) {
 	if e, known := l.recall(k, later); known {
 		t.Errorf("what was found for an earlier account of the name counts for this one: %+v", e)
 	}
-	l.fail(k, Verdict{Reason: Due}, errBroken)
+	l.fail(k, account, Verdict{Reason: Due}, errBroken)
 	if e, _ := l.recall(k, account); e.version != "" || !errors.Is(e.err, errBroken) {
 		t.Errorf("after a failure: %+v", e)
 	}
@@ -129,8 +129,8 @@ func TestLedgerCounts(t *testing.T) {
 	note("a", 3*time.Hour, time.Hour)
 	note("b", 2*time.Hour, 90*time.Minute)
 	note("c", 5*time.Hour, 2*time.Hour)
-	l.fail(key{accountKey, "web", "new"}, Verdict{Reason: Missing}, errBroken)
-	l.fail(key{accountKey, "web", "c"}, Verdict{Reason: Due, NotAfter: now.Add(5 * time.Hour), RenewAt: now.Add(2 * time.Hour)}, errBroken)
+	l.fail(key{accountKey, "web", "new"}, account, Verdict{Reason: Missing}, errBroken)
+	l.fail(key{accountKey, "web", "c"}, account, Verdict{Reason: Due, NotAfter: now.Add(5 * time.Hour), RenewAt: now.Add(2 * time.Hour)}, errBroken)
 	var s Status
 	l.count(&s)
 	if s.Secrets != 3 || s.InError != 2 || !s.SoonestExpiry.Equal(now.Add(2*time.Hour)) || !s.SoonestRenewal.Equal(now.Add(time.Hour)) {

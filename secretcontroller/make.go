@@ -69,7 +69,7 @@ func compose(old *corev1.Secret, account Account, m material) *corev1.Secret {
 	secret.Labels = with(secret.Labels, ManagedByLabel, ManagedBy)
 	secret.Annotations = with(secret.Annotations, AccountAnnotation, account.Name)
 	secret.OwnerReferences = append(
-		slices.DeleteFunc(secret.OwnerReferences, func(r metav1.OwnerReference) bool { return r.Kind == "ServiceAccount" }),
+		slices.DeleteFunc(secret.OwnerReferences, func(r metav1.OwnerReference) bool { return isAccount(r) }),
 		metav1.OwnerReference{APIVersion: "v1", Kind: "ServiceAccount", Name: account.Name, UID: account.UID})
 	secret.Data = with(with(with(secret.Data, KeyKey, m.key), ChainKey, m.chain), RootsKey, m.roots)
 	return secret

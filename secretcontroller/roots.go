@@ -14,12 +14,14 @@ import (
 )
 
 // reconcileRoots keeps RootsConfigMap of a namespace right.
-func (c *Controller) reconcileRoots(ctx context.Context, namespace string) error {
+func (c *Controller) reconcileRoots(ctx context.Context, k key) (time.Duration, error) {
+	namespace := k.namespace
 	if !c.watch.manages(namespace) || !distributesRoots(namespace) {
-		return nil
+		c.ledge.forget(k)
+		return 0, nil
 	}
 	obj, _ := c.watch.roots.get(namespace, RootsConfigMap)
-	return c.keepConfigMap(ctx, obj, &corev1.ConfigMap{
+	return c.keepConfigMap(ctx, k, obj, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: RootsConfigMap, Labels: map[string]string{RootsConfigMapLabel: "true"}},
 		Data:       map[string]string{RootsKey: string(c.roots.pem)},
 	})
@@ -29,26 +31,30 @@ func (c *Controller) reconcileRoots(ctx context.Context, namespace string) error
 // take all of it as trusted; the ancestor put the chain there in place of the
 // roots where it had one. The chain first and the roots after it serves both
 // those that verify to the one and those that verify to the other.
-func (c *Controller) reconcileLegacyRoots(ctx context.Context) error {
+func (c *Controller) reconcileLegacyRoots(ctx context.Context, k key) (time.Duration, error) {
 	namespace := c.set.Scope.StorageNamespace
 	obj, _, err := c.watch.legacy.GetIndexer().Get(cache.ExplicitKey(namespace + "/" + LegacyConfigMap))
 	if err != nil {
-		return fmt.Errorf("look up ConfigMap %s/%s: %w", namespace, LegacyConfigMap, err)
+		return 0, fmt.Errorf("look up ConfigMap %s/%s: %w", namespace, LegacyConfigMap, err)
 	}
 	text := slices.Concat(c.set.Authority.Signer().ChainPEM(), c.roots.pem)
-	return c.keepConfigMap(ctx, obj, &corev1.ConfigMap{
+	return c.keepConfigMap(ctx, k, obj, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: LegacyConfigMap},
 		Data:       map[string]string{LegacyRootsKey: base64.StdEncoding.EncodeToString(text)},
 	})
 }
 
-// keepConfigMap makes the ConfigMap hold at least what is wanted.
-func (c *Controller) keepConfigMap(ctx context.Context, cached any, want *corev1.ConfigMap) error {
+// keepConfigMap makes the ConfigMap hold at least what is wanted, ever more
+// slowly where somebody else (istiod keeps one of this name) undoes it.
+func (c *Controller) keepConfigMap(ctx context.Context, k key, cached any, want *corev1.ConfigMap) (time.Duration, error) {
 	have, _ := cached.(*corev1.ConfigMap)
 	if have != nil && contains(have.Data, want.Data) && contains(have.Labels, want.Labels) {
-		return nil
+		return 0, nil
 	}
 	start := time.Now()
+	if wait := c.ledge.contention(k, BadRoots, start); wait > 0 {
+		return wait, nil
+	}
 	o := Observation{Object: "ConfigMap", Name: want.Namespace + "/" + want.Name, Action: Created, Reason: Missing}
 	if have != nil {
 		o.Action, o.Reason = Replaced, BadRoots
@@ -56,12 +62,14 @@ func (c *Controller) keepConfigMap(ctx context.Context, cached any, want *corev1
 	o.Err = c.guarded(ctx, func(ctx context.Context) error { return c.writeConfigMap(ctx, have, want) })
 	switch {
 	case terminating(o.Err):
-		return nil
+		return 0, nil
 	case apierrors.IsAlreadyExists(o.Err) || overtaken(o.Err):
-		return o.Err
+		return 0, o.Err
+	case o.Err == nil:
+		c.ledge.repaired(k, o.Reason)
 	}
 	c.observe(start, o, nil)
-	return o.Err
+	return 0, o.Err
 }
 
 func (c *Controller) writeConfigMap(ctx context.Context, have, want *corev1.ConfigMap) error {

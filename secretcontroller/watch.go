@@ -169,10 +169,14 @@ func identityOf(o metav1.Object) metav1.ObjectMeta {
 		ResourceVersion: o.GetResourceVersion(), DeletionTimestamp: o.GetDeletionTimestamp()}
 }
 
-// stripSecret lets all Secrets share one copy of the roots.
+// stripSecret keeps no more than the identity of a Secret that can be nobody's,
+// whatever a tenant puts there, and lets all others share one copy of the roots.
 func stripSecret(rootsPEM []byte) cache.TransformFunc {
 	return func(obj any) (any, error) {
 		if secret, ok := obj.(*corev1.Secret); ok {
+			if _, ours := AccountOf(secret.Name); !ours {
+				return &corev1.Secret{ObjectMeta: identityOf(secret)}, nil
+			}
 			secret.ManagedFields = nil
 			if bytes.Equal(secret.Data[RootsKey], rootsPEM) {
 				secret.Data[RootsKey] = rootsPEM

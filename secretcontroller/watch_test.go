@@ -70,6 +70,7 @@ func TestCachesHoldWhatIsNeeded(t *testing.T) {
 	labelled.Labels = map[string]string{"l": "m"}
 	unmanaged := meta()
 	unmanaged.ManagedFields = nil
+	ours := func(m metav1.ObjectMeta) metav1.ObjectMeta { m.Name = "istio.sleep"; return m }
 	for name, c := range map[string]struct {
 		strip     cache.TransformFunc
 		obj, want any
@@ -77,7 +78,8 @@ func TestCachesHoldWhatIsNeeded(t *testing.T) {
 		"service account": {stripAccount, &corev1.ServiceAccount{ObjectMeta: meta(), Secrets: []corev1.ObjectReference{{Name: "t"}}}, &corev1.ServiceAccount{ObjectMeta: bare}},
 		"namespace":       {stripNamespace, &corev1.Namespace{ObjectMeta: meta(), Spec: corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{"k"}}}, &corev1.Namespace{ObjectMeta: labelled}},
 		"config map":      {stripManagedFields, &corev1.ConfigMap{ObjectMeta: meta()}, &corev1.ConfigMap{ObjectMeta: unmanaged}},
-		"secret":          {stripSecret([]byte("r")), &corev1.Secret{ObjectMeta: meta(), Data: map[string][]byte{"k": {1}}}, &corev1.Secret{ObjectMeta: unmanaged, Data: map[string][]byte{"k": {1}}}},
+		"secret":          {stripSecret([]byte("r")), &corev1.Secret{ObjectMeta: ours(meta()), Data: map[string][]byte{"k": {1}}}, &corev1.Secret{ObjectMeta: ours(unmanaged), Data: map[string][]byte{"k": {1}}}},
+		"nobody's secret": {stripSecret([]byte("r")), &corev1.Secret{ObjectMeta: meta(), Data: map[string][]byte{"k": {1}}}, &corev1.Secret{ObjectMeta: bare}},
 		"empty secret":    {stripSecret([]byte("r")), &corev1.Secret{}, &corev1.Secret{}},
 		"tombstone":       {stripSecret(nil), tombstone("a/b", nil), tombstone("a/b", nil)},
 		"stranger":        {stripAccount, 7, 7},
@@ -91,8 +93,9 @@ func TestCachesHoldWhatIsNeeded(t *testing.T) {
 // TestSecretsShareTheRoots: ten thousand Secrets hold one copy of the bundle.
 func TestSecretsShareTheRoots(t *testing.T) {
 	roots := []byte("roots")
-	same := &corev1.Secret{Data: map[string][]byte{RootsKey: []byte("roots")}}
-	other := &corev1.Secret{Data: map[string][]byte{RootsKey: []byte("other")}}
+	name := metav1.ObjectMeta{Name: "istio.sleep"}
+	same := &corev1.Secret{ObjectMeta: name, Data: map[string][]byte{RootsKey: []byte("roots")}}
+	other := &corev1.Secret{ObjectMeta: name, Data: map[string][]byte{RootsKey: []byte("other")}}
 	for _, s := range []*corev1.Secret{same, other} {
 		if _, err := stripSecret(roots)(s); err != nil {
 			t.Fatal(err)

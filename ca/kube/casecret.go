@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -126,6 +127,26 @@ func (s SelfSigned) create(ctx context.Context) (*trust.Signer, bool, error) {
 func (s SelfSigned) parse(secret *corev1.Secret) (*trust.Signer, error) {
 	cert := piece(secret, CACertKey)
 	return trust.NewSigner(time.Now(), trust.Pieces{Cert: cert, Key: piece(secret, CAKeyKey), Roots: cert})
+}
+
+// HoldsRoot tells whether the CA secret still holds the root in use: nil if it
+// does, or if the API server could not say.
+func HoldsRoot(ctx context.Context, client kubernetes.Interface, namespace string, root *x509.Certificate) error {
+	secret, err := client.CoreV1().Secrets(namespace).Get(ctx, CASecret, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("%s/%s is gone", namespace, CASecret)
+	}
+	if err != nil {
+		return nil // unknown is not wrong: whoever watches asks again
+	}
+	certs, err := trust.ParseCertificates(secret.Data[CACertKey])
+	if err != nil {
+		return fmt.Errorf("%s %w", piece(secret, CACertKey).Name, err)
+	}
+	if !certs[0].Equal(root) {
+		return fmt.Errorf("%s is another certificate: %s", piece(secret, CACertKey).Name, trust.Name(certs[0]))
+	}
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -43,6 +43,9 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d does not parse: %w", len(certs)+1, err)
 		}
+		if err := checkCost(cert.PublicKey); err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
 		certs, text = append(certs, cert), rest
 	}
 	if len(certs) == 0 {

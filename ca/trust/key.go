@@ -80,6 +80,16 @@ func CheckPublicKey(pub crypto.PublicKey) error {
 	return fmt.Errorf("public key of type %T is not supported: use ECDSA P-256 or RSA 2048", pub)
 }
 
+// checkCost refuses RSA keys with which one check of a signature takes so long
+// that whoever planted the certificate holds us up. Weak ones are let through
+// here: what they are good for is decided elsewhere.
+func checkCost(pub crypto.PublicKey) error {
+	if key, ok := pub.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+		return fmt.Errorf("RSA key of %d bits is too large: use at most %d", key.N.BitLen(), maxRSABits)
+	}
+	return nil
+}
+
 func checkRSA(key *rsa.PublicKey) error {
 	switch bits := key.N.BitLen(); {
 	case bits < minRSABits:
@@ -157,7 +167,14 @@ func ParseKey(text []byte) (crypto.Signer, error) {
 	return found, nil
 }
 
+// maxKeyBytes is above an RSA-8192 key in PKCS#8. A larger text is refused
+// before it is parsed: parsing computes with what it reads.
+const maxKeyBytes = 8 << 10
+
 func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
+	if len(block.Bytes) > maxKeyBytes {
+		return nil, fmt.Errorf("private key is larger than %d bytes", maxKeyBytes)
+	}
 	if block.Headers["DEK-Info"] != "" || block.Type == "ENCRYPTED PRIVATE KEY" {
 		return nil, errors.New("private key is encrypted: store it decrypted")
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"citadel/ca"
 )
@@ -14,6 +15,7 @@ import (
 type auditStream struct {
 	mu    sync.Mutex
 	out   io.Writer // guarded by mu
+	last  error     // guarded by mu: of the last record
 	close func() error
 }
 
@@ -22,7 +24,8 @@ func openAudit(path string, stdout io.Writer) (*auditStream, error) {
 	if path == "-" {
 		return &auditStream{out: stdout, close: func() error { return nil }}, nil
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	// A pipe that nobody reads is an error, not a wait.
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
@@ -36,6 +39,14 @@ func (a *auditStream) write(r ca.AuditRecord) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, err = a.out.Write(append(line, '\n'))
-	return err
+	_, a.last = a.out.Write(append(line, '\n'))
+	return a.last
+}
+
+// failing is why the last record could not be written: without records nothing
+// is signed.
+func (a *auditStream) failing() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last
 }

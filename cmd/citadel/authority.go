@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
@@ -17,10 +18,16 @@ import (
 
 // loadAuthority gets the signer from where the flags say, and makes an
 // authority of it.
-func loadAuthority(ctx context.Context, cfg *config, client kubernetes.Interface, log *slog.Logger, audit *auditStream) (*ca.Authority, error) {
-	signer, err := cfg.loadSigner(ctx, client, log)
+func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface) (*ca.Authority, error) {
+	cfg, log := p.cfg, p.log
+	signer, stored, err := cfg.loadSigner(ctx, client, log)
 	if err != nil {
 		return nil, err
+	}
+	p.fromCASecret.Store(stored)
+	if id, err := x509svid.IDFromCert(signer.Cert()); err == nil && id.TrustDomain() != cfg.td {
+		log.Warn("the signing certificate is another trust domain's: peers that know it as such will refuse what it signs",
+			"its", id.TrustDomain().Name(), "ours", cfg.td.Name())
 	}
 	log.Info("signing certificate in use", "subject", signer.Cert().Subject.String(), "notAfter", signer.NotAfter().UTC(),
 		"roots", len(signer.Roots()), "chain", len(signer.Chain()))
@@ -31,33 +38,36 @@ func loadAuthority(ctx context.Context, cfg *config, client kubernetes.Interface
 		MaxTTL:      cfg.maxWorkloadTTL,
 		DNSNames:    cfg.dnsNames,
 		CommonName:  cfg.dualUse,
-		Audit:       audit.write,
+		Audit:       p.audit.write,
 	})
 }
 
-func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (*trust.Signer, error) {
+// loadSigner also tells whether it is the root in the CA secret.
+func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (signer *trust.Signer, stored bool, err error) {
 	tell := func(err error) { log.Warn("authority is not loaded yet", "err", err) }
 	switch c.source {
 	case sourceFiles:
-		return c.signerFromFiles()
+		signer, err = c.signerFromFiles()
+		return signer, false, err
 	case sourcePlugged, sourceAuto:
 		pieces, found, err := kube.Plugged(ctx, client, c.namespace, tell)
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		case found:
 			log.Info("operator's own CA", "secret", c.namespace+"/"+kube.PluggedSecret)
-			signer, err := trust.NewSigner(time.Now(), pieces)
-			if err != nil {
-				return nil, err
+			if signer, err = trust.NewSigner(time.Now(), pieces); err != nil {
+				return nil, false, err
 			}
-			return c.withExtraRoots(signer)
+			signer, err = c.withExtraRoots(signer)
+			return signer, false, err
 		case c.source == sourcePlugged:
-			return nil, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
+			return nil, false, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
 				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
 		}
 	}
-	return c.selfSignedSigner(ctx, client, log, tell)
+	signer, err = c.selfSignedSigner(ctx, client, log, tell)
+	return signer, true, err
 }
 
 func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, tell func(error)) (*trust.Signer, error) {

@@ -70,6 +70,7 @@ func newCommand(stdout, stderr io.Writer) *cobra.Command {
 			return serve(cmd.Context(), cfg, flags.Warnings(), stdout, stderr)
 		},
 	}
+	cmd.Flags().Bool("version", false, "print the version") // without cobra's -v, which was the ancestor's verbosity
 	flags.AddTo(cmd.Flags())
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)

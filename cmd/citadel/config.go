@@ -59,6 +59,9 @@ func (c *config) checkNamespaces(given *pflag.FlagSet) {
 	if fallback, ok := os.LookupEnv("NAMESPACE"); ok && !given.Changed("listened-namespaces") {
 		list = fallback
 	}
+	if strings.TrimSpace(list) != "" && strings.Trim(list, ", ") == "" {
+		c.flags.Problem("listened-namespaces", "%q names no namespace: leave it empty for all", list)
+	}
 	for ns := range strings.SplitSeq(list, ",") {
 		if ns = strings.TrimSpace(ns); ns != "" && !slices.Contains(c.scope.Listed, ns) {
 			c.checkNamespace("listened-namespaces", ns)
@@ -160,16 +163,17 @@ func (c *config) checkWorkloads() {
 	if c.leafKey, err = trust.ParseKeyType(c.keyType); err != nil {
 		c.flags.Problem("key-type", "%v", err)
 	}
-	if c.td.IsZero() {
-		return
+	td := c.td
+	if td.IsZero() { // wrong, and reported: the names can be checked all the same
+		td = spiffeid.RequireTrustDomainFromString("cluster.local")
 	}
-	if err := c.dnsNames.AddCustom(c.td, c.customDNS); err != nil {
-		c.flags.Problem("custom-dns-names", "%v", err)
+	if err := c.dnsNames.AddCustom(td, c.customDNS); err != nil {
+		c.flags.Problem("custom-dns-names", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if !c.appendDNS {
 		return
 	}
-	if err := c.dnsNames.AddWebhooks(c.td, c.namespace); err != nil {
+	if err := c.dnsNames.AddWebhooks(td, c.namespace); err != nil {
 		c.flags.Problem("append-dns-names", "%v", err)
 	}
 }
@@ -184,7 +188,9 @@ func (c *config) checkReplicas() {
 	if !c.leaderElect {
 		return
 	}
-	c.positive("lease-duration", c.leaseDuration)
+	if c.leaseDuration < time.Second || c.leaseDuration > time.Hour || c.leaseDuration%time.Second != 0 {
+		c.flags.Problem("lease-duration", "%s must be whole seconds, from 1s to 1h: the Lease holds nothing else", c.leaseDuration)
+	}
 	c.positive("lease-renew-deadline", c.renewDeadline)
 	if c.renewDeadline >= c.leaseDuration {
 		c.flags.Problem("lease-renew-deadline", "%s must be below --lease-duration %s", c.renewDeadline, c.leaseDuration)

@@ -36,8 +36,12 @@ type process struct {
 	cfg        *config
 	log        *slog.Logger
 	metrics    *metrics
+	audit      *auditStream
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
+
+	fromCASecret atomic.Bool // the root is the one in the CA secret
+	caSecretOff  atomic.Bool // and the CA secret no longer holds it
 }
 
 // serve runs until ctx ends, and at most stopLimit longer.
@@ -53,9 +57,9 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 	if err != nil {
 		return err
 	}
-	p := &process{cfg: cfg, log: log, metrics: newMetrics()}
+	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
 	done := make(chan error, 1)
-	go func() { done <- errors.Join(p.run(ctx, audit), audit.close()) }()
+	go func() { done <- errors.Join(p.run(ctx), audit.close()) }()
 	select {
 	case err := <-done:
 		return err
@@ -83,13 +87,13 @@ func (c *config) advice() []string {
 }
 
 // run is the program's parts in the order they need each other.
-func (p *process) run(ctx context.Context, audit *auditStream) error {
+func (p *process) run(ctx context.Context) error {
 	p.log.Info("citadel starts", "version", daemon.BuildVersion().Version, "trustDomain", p.cfg.td.Name(), "storageNamespace", p.cfg.namespace)
 	group, ctx := errgroup.WithContext(ctx)
 	if p.cfg.monitoringPort > 0 {
 		group.Go(func() error { return p.monitor().Serve(ctx) })
 	}
-	group.Go(func() error { return p.work(ctx, audit) })
+	group.Go(func() error { return p.work(ctx) })
 	err := group.Wait()
 	if err != nil && errors.Is(err, context.Canceled) {
 		err = nil
@@ -105,7 +109,7 @@ func (p *process) monitor() daemon.Monitor {
 }
 
 // work loads the authority, and then keeps the Secrets.
-func (p *process) work(ctx context.Context, audit *auditStream) error {
+func (p *process) work(ctx context.Context) error {
 	restConfig, err := kube.Config(p.cfg.kubeConfig, "citadel/"+daemon.BuildVersion().Version)
 	if err != nil {
 		return err
@@ -114,7 +118,7 @@ func (p *process) work(ctx context.Context, audit *auditStream) error {
 	if err != nil {
 		return err
 	}
-	authority, err := loadAuthority(ctx, p.cfg, client, p.log, audit)
+	authority, err := loadAuthority(ctx, p, client)
 	if err != nil {
 		return err
 	}
@@ -122,6 +126,9 @@ func (p *process) work(ctx context.Context, audit *auditStream) error {
 	p.metrics.watchAuthority(authority)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { warnOfExpiry(ctx, p.log, authority); return nil })
+	if p.fromCASecret.Load() {
+		group.Go(func() error { p.watchCASecret(ctx, client, authority); return nil })
+	}
 	if !p.cfg.serverOnly {
 		group.Go(func() error { return p.control(ctx, client, authority) })
 	}
@@ -196,6 +203,9 @@ func (p *process) alive() error {
 func (p *process) ready() error {
 	if err := p.authority.Load().Ready(time.Now()); err != nil {
 		return err
+	}
+	if err := p.audit.failing(); err != nil {
+		return fmt.Errorf("the audit log cannot be written, and nothing is signed without: %w", err)
 	}
 	controller := p.controller.Load()
 	if p.cfg.serverOnly || (controller != nil && controller.Synced()) {

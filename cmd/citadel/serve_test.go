@@ -46,15 +46,17 @@ func TestReadiness(t *testing.T) { // K-13
 		authority  *ca.Authority
 		controller *secretcontroller.Controller
 		serverOnly bool
+		audit      error
 		want       string
 	}{
-		"nothing yet":               {nil, nil, false, "Istio CA is not ready"},
-		"no controller":             {authority, nil, false, "caches have not had their first list"},
-		"not synced":                {authority, controller, false, "caches have not had their first list"},
-		"no controller to be had":   {authority, nil, true, ""},
-		"signing certificate ended": {ended, nil, true, "signing certificate has expired"},
+		"nothing yet":               {nil, nil, false, nil, "Istio CA is not ready"},
+		"no controller":             {authority, nil, false, nil, "caches have not had their first list"},
+		"not synced":                {authority, controller, false, nil, "caches have not had their first list"},
+		"no controller to be had":   {authority, nil, true, nil, ""},
+		"audit log full":            {authority, nil, true, io.ErrShortWrite, "audit log cannot be written"},
+		"signing certificate ended": {ended, nil, true, nil, "signing certificate has expired"},
 	} {
-		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly}}}
+		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly}}, audit: &auditStream{last: c.audit}}
 		p.authority.Store(c.authority)
 		p.controller.Store(c.controller)
 		if err := p.ready(); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -150,7 +152,7 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 			if c.secret != nil {
 				client = fake.NewSimpleClientset(cacerts(c.secret))
 			}
-			a, err := loadAuthority(t.Context(), cfg, client, quiet(), &auditStream{out: io.Discard})
+			a, err := loadAuthority(t.Context(), &process{cfg: cfg, log: quiet(), audit: &auditStream{out: io.Discard}}, client)
 			if err != nil {
 				if c.roots > 0 || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v", err)

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"citadel/ca/kube"
 	"citadel/integration/cluster"
 	"citadel/secretcontroller"
 )
@@ -125,25 +126,64 @@ func (d *demo) install(ctx context.Context) (*cluster.Citadel, error) {
 	return citadel, nil
 }
 
-// apply puts deploy/ into the cluster, and remembers to take it away where it
-// was not there before. The local control plane goes as a whole.
+// apply puts deploy/ into the cluster. The local control plane goes as a whole
+// afterwards; from somebody's cluster everything that was not there is taken
+// away again, and where another authority is at work nothing is begun.
 func (d *demo) apply(ctx context.Context) error {
-	_, err := d.plane.Client.CoreV1().Namespaces().Get(ctx, cluster.StorageNamespace, metav1.GetOptions{})
-	absent := apierrors.IsNotFound(err)
-	if err != nil && !absent {
+	if d.kubeconfig != "" {
+		if err := d.tread(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := d.plane.Kubectl(ctx, "apply", "-k", d.deploy)
+	return err
+}
+
+// tread looks where it steps, and remembers what to take away.
+func (d *demo) tread(ctx context.Context) error {
+	// Other namespaces of somebody's cluster are none of our business.
+	d.args = append([]string{"--listened-namespaces", strings.Join(demoNamespaces, ",")}, d.args...)
+	_, err := d.plane.Client.AppsV1().Deployments(cluster.StorageNamespace).Get(ctx, "istio-citadel", metav1.GetOptions{})
+	if err == nil {
+		step("Citadel is installed there already: it stays")
+		return nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return fmt.Errorf("look whether Citadel is installed: %w", err)
+	}
+	for _, ns := range demoNamespaces {
+		_, err := d.plane.Client.CoreV1().ConfigMaps(ns).Get(ctx, secretcontroller.RootsConfigMap, metav1.GetOptions{})
+		if err == nil {
+			return fmt.Errorf("namespace %s has a ConfigMap %s, and there is no Citadel: another authority (istiod?) is at work in this cluster; "+
+				"use a cluster without one", ns, secretcontroller.RootsConfigMap)
+		}
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("look for another authority: %w", err)
+		}
+	}
+	_, err = d.plane.Client.CoreV1().Namespaces().Get(ctx, cluster.StorageNamespace, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("look for namespace %s: %w", cluster.StorageNamespace, err)
 	}
-	if d.kubeconfig != "" && absent {
-		d.undo = append(d.undo, func(ctx context.Context) error {
-			step("kubectl delete -k %s", d.deploy)
-			_, err := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-k", d.deploy)
-			return errors.Join(err, d.sweep(ctx))
-		})
-		// Other namespaces of somebody's cluster are none of our business.
-		d.args = append([]string{"--listened-namespaces", strings.Join(demoNamespaces, ",")}, d.args...)
+	namespaceStays := err == nil
+	d.undo = append(d.undo, func(ctx context.Context) error {
+		return errors.Join(d.uninstall(ctx, namespaceStays), d.sweep(ctx))
+	})
+	return nil
+}
+
+// uninstall takes away what deploy/ and citadel brought.
+func (d *demo) uninstall(ctx context.Context, namespaceStays bool) error {
+	step("taking Citadel away again")
+	if !namespaceStays {
+		_, err := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-k", d.deploy)
+		return err
 	}
-	_, err = d.plane.Kubectl(ctx, "apply", "-k", d.deploy)
-	return err
+	_, err := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-n", cluster.StorageNamespace,
+		"-f", filepath.Join(d.deploy, "rbac.yaml"), "-f", filepath.Join(d.deploy, "deployment.yaml"), "-f", filepath.Join(d.deploy, "service.yaml"))
+	_, ownErr := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-n", cluster.StorageNamespace,
+		"secret/"+kube.CASecret, "configmap/"+secretcontroller.LegacyConfigMap, "lease/"+kube.LeaseName)
+	return errors.Join(err, ownErr)
 }
 
 // sweep deletes what citadel made for the service accounts that were there
