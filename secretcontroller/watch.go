@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -172,14 +173,22 @@ func identityOf(o metav1.Object) metav1.ObjectMeta {
 // stripSecret keeps no more than the identity of a Secret that can be nobody's,
 // whatever a tenant puts there, and lets all others share one copy of the roots.
 func stripSecret(rootsPEM []byte) cache.TransformFunc {
+	var other atomic.Pointer[[]byte] // the last roots that were not today's: those of before a change
 	return func(obj any) (any, error) {
 		if secret, ok := obj.(*corev1.Secret); ok {
 			if _, ours := AccountOf(secret.Name); !ours {
 				return &corev1.Secret{ObjectMeta: identityOf(secret)}, nil
 			}
 			secret.ManagedFields = nil
-			if bytes.Equal(secret.Data[RootsKey], rootsPEM) {
+			own, last := secret.Data[RootsKey], other.Load()
+			switch {
+			case len(own) == 0:
+			case bytes.Equal(own, rootsPEM):
 				secret.Data[RootsKey] = rootsPEM
+			case last != nil && bytes.Equal(own, *last):
+				secret.Data[RootsKey] = *last
+			default:
+				other.Store(&own)
 			}
 		}
 		return obj, nil
