@@ -28,7 +28,7 @@ func main() {
 	d.args = strings.Fields(*args)
 	err := d.run(ctx)
 	stop()
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil && (d.once || !errors.Is(err, context.Canceled)) { // without the table, ONCE has failed
 		fmt.Fprintln(os.Stderr, "run:", err)
 		os.Exit(1)
 	}
