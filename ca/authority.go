@@ -9,6 +9,7 @@
 package ca
 
 import (
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -96,6 +97,10 @@ func (a *Authority) Ready(now time.Time) error {
 type Request struct {
 	// CSR is a PKCS#10 request, PEM or DER.
 	CSR []byte
+	// Key is what stands in a CSR's place for a key pair of this process: who
+	// holds the private key need not prove it by a signature. It is only asked
+	// for its public key.
+	Key crypto.Signer
 	// TTL is the life asked for, counted from now; zero or less means the
 	// authority's default.
 	TTL time.Duration
@@ -130,7 +135,7 @@ func (a *Authority) prepare(now time.Time, caller Caller, req Request) (*prepare
 		return nil, err
 	}
 	names := a.cfg.DNSNames[caller.id]
-	csr, err := parseCSR(req.CSR, caller.id, names)
+	key, csr, err := publicKey(req, caller.id, names)
 	if err != nil {
 		return nil, err
 	}
@@ -142,11 +147,31 @@ func (a *Authority) prepare(now time.Time, caller Caller, req Request) (*prepare
 	if err != nil {
 		return nil, &Error{Class: CertGenError, Reason: "no serial number", Cause: err}
 	}
-	p := &prepared{caller: caller, csr: csr, dnsNames: names, validity: v, serial: serial, now: now, issuer: a.cfg.Signer.Cert()}
+	p := &prepared{caller: caller, key: key, csr: csr, dnsNames: names, validity: v, serial: serial, now: now, issuer: a.cfg.Signer.Cert()}
 	if a.cfg.CommonName && len(caller.id.String()) <= maxCommonName {
 		p.commonName = caller.id.String()
 	}
 	return p, nil
+}
+
+// publicKey is what a request asks to have certified, and the CSR that it came
+// in, if any.
+func publicKey(req Request, id spiffeid.ID, names []string) (crypto.PublicKey, *x509.CertificateRequest, error) {
+	if req.Key == nil {
+		csr, err := parseCSR(req.CSR, id, names)
+		if err != nil {
+			return nil, nil, err
+		}
+		return csr.PublicKey, csr, nil
+	}
+	if len(req.CSR) > 0 {
+		return nil, nil, csrError("a request has a certificate request or a key, not both")
+	}
+	key := req.Key.Public()
+	if err := trust.CheckPublicKey(key); err != nil {
+		return nil, nil, csrError("key is refused: %v", err)
+	}
+	return key, nil, nil
 }
 
 // checkCaller refuses the zero caller, foreign trust domains, and the trust

@@ -78,7 +78,7 @@ func benchmarkCSR(b *testing.B) []byte {
 	if err != nil {
 		b.Fatal(err)
 	}
-	csr, err := NewCSR(key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"slices"
 	"strings"
@@ -267,6 +268,24 @@ func TestErrorsOfRequestsStayShort(t *testing.T) {
 		_, err := a.Issue(now, caller, ca.Request{CSR: catest.CSR(t, catest.Key(t, trust.ECDSAP256, "workload"), edit)})
 		if err == nil || len(err.Error()) > 1<<10 {
 			t.Errorf("%s: the error is nil, or longer than a kilobyte", name)
+		}
+	}
+}
+
+// TestKeysOfThisProcessAreCheckedToo: no CSR does not mean no policy (C-8).
+func TestKeysOfThisProcessAreCheckedToo(t *testing.T) {
+	a := catest.Authority(t, now, ca.Config{})
+	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // refused is what it must be
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, req := range map[string]ca.Request{
+		"weak": {Key: weak}, "Ed25519": {Key: ed25519Key(t)},
+		"both": {Key: catest.Key(t, trust.ECDSAP256, "workload"), CSR: workloadCSR(t)},
+	} {
+		_, err := a.Issue(now, caller, req)
+		if e, ok := errors.AsType[*ca.Error](err); !ok || e.Class != ca.CSRError {
+			t.Errorf("%s: error is %v, want one of class %s", name, err, ca.CSRError)
 		}
 	}
 }

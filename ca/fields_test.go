@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -50,6 +51,32 @@ func checkFields(t *testing.T, i issued) {
 	checkValidity(t, i)
 	checkExtensionSet(t, i)
 	checkChain(t, i)
+	checkByKey(t, i)
+}
+
+// checkByKey: a key of this process and one in a CSR give the same certificate.
+func checkByKey(t *testing.T, i issued) {
+	t.Helper()
+	got, want := i.byKey[0], i.leafCert()
+	type rest struct {
+		Version              int
+		Algorithm            x509.SignatureAlgorithm
+		Issuer, Subject, Key []byte
+		From, To             time.Time
+		Extensions           []pkix.Extension
+	}
+	of := func(c *x509.Certificate) rest {
+		return rest{c.Version, c.SignatureAlgorithm, c.RawIssuer, c.RawSubject, c.RawSubjectPublicKeyInfo, c.NotBefore, c.NotAfter, c.Extensions}
+	}
+	if diff := cmp.Diff(of(want), of(got)); diff != "" {
+		t.Errorf("without a CSR the certificate is another (-with +without):\n%s", diff)
+	}
+	if got.SerialNumber.Cmp(want.SerialNumber) == 0 || len(i.byKey) != len(i.chain) {
+		t.Errorf("the same serial twice, or a chain of %d for one of %d", len(i.byKey), len(i.chain))
+	}
+	i.chain, i.byKey = i.byKey, i.chain
+	checkSerial(t, i)
+	checkGoSPIFFE(t, i)
 }
 
 func checkSerial(t *testing.T, i issued) {

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"time"
@@ -19,7 +20,7 @@ func (a *Authority) prove(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	csr, err := NewCSR(key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		return err
 	}

@@ -111,6 +111,7 @@ type issued struct {
 	now    time.Time
 	ttl    time.Duration
 	chain  []*x509.Certificate
+	byKey  []*x509.Certificate // the same, asked for without a CSR
 }
 
 func (i issued) leafCert() *x509.Certificate { return i.chain[0] }
@@ -143,6 +144,10 @@ func issueShape(t *testing.T, now time.Time, s shape, signer *trust.Signer) issu
 	i := issued{shape: s, key: catest.Key(t, s.leaf, "workload"), signer: signer, now: now, ttl: 90 * time.Minute}
 	var err error
 	i.chain, err = a.Issue(now, caller, ca.Request{CSR: catest.CSR(t, i.key), TTL: i.ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.byKey, err = a.Issue(now, caller, ca.Request{Key: i.key, TTL: i.ttl})
 	if err != nil {
 		t.Fatal(err)
 	}

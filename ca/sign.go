@@ -1,9 +1,12 @@
 package ca
 
 import (
+	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" //nolint:gosec // key identifiers are SHA-1 by RFC 5280 4.2.1.2; nothing is secured by it
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
@@ -26,7 +29,8 @@ import (
 // one, and only one of these can be signed.
 type prepared struct {
 	caller     Caller
-	csr        *x509.CertificateRequest
+	key        crypto.PublicKey
+	csr        *x509.CertificateRequest // nil when the key is this process's own
 	commonName string
 	dnsNames   []string
 	validity   validity
@@ -67,7 +71,26 @@ func newCFSSLSigner(s *trust.Signer) (signFunc, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the signer for %s: %w", trust.Name(s.Cert()), err)
 	}
-	return func(p *prepared) (*x509.Certificate, error) { return signWith(cf, p) }, nil
+	return func(p *prepared) (*x509.Certificate, error) {
+		san, err := subjectAltName(p)
+		if err != nil {
+			return nil, &Error{Class: CertGenError, Reason: "the names do not encode", Cause: err}
+		}
+		var der []byte
+		if p.csr != nil {
+			der, err = signCSR(cf, p, san)
+		} else {
+			der, err = signKey(s.Key(), parent, policy, p, san)
+		}
+		if err != nil {
+			return nil, err
+		}
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, &Error{Class: CertGenError, Reason: "the signed certificate does not parse", Cause: err}
+		}
+		return leaf, nil
+	}, nil
 }
 
 // profile whitelists the public key of a request (C-1, C-2) and the one
@@ -104,24 +127,26 @@ func withKeyID(cert *x509.Certificate) (*x509.Certificate, error) {
 	return &named, nil
 }
 
-func signWith(cf *local.Signer, p *prepared) (*x509.Certificate, error) {
-	san, err := subjectAltName(p)
-	if err != nil {
-		return nil, &Error{Class: CertGenError, Reason: "the names do not encode", Cause: err}
+// profileName is the profile for a key.
+func profileName(key crypto.PublicKey) string {
+	if _, ok := key.(*rsa.PublicKey); ok {
+		return profileEncipherment
 	}
-	req := signer.SignRequest{
-		Request:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.csr.Raw})),
-		Subject:    &signer.Subject{CN: p.commonName},
-		Profile:    profileSignature,
-		Serial:     p.serial,
-		NotBefore:  p.validity.notBefore,
-		NotAfter:   p.validity.notAfter,
-		Extensions: []signer.Extension{san},
-	}
-	if _, ok := p.csr.PublicKey.(*rsa.PublicKey); ok {
-		req.Profile = profileEncipherment
-	}
-	text, err := cf.Sign(req)
+	return profileSignature
+}
+
+func signCSR(cf *local.Signer, p *prepared, san pkix.Extension) ([]byte, error) {
+	text, err := cf.Sign(signer.SignRequest{
+		Request:   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.csr.Raw})),
+		Subject:   &signer.Subject{CN: p.commonName},
+		Profile:   profileName(p.key),
+		Serial:    p.serial,
+		NotBefore: p.validity.notBefore,
+		NotAfter:  p.validity.notAfter,
+		Extensions: []signer.Extension{
+			{ID: config.OID(san.Id), Critical: san.Critical, Value: hex.EncodeToString(san.Value)},
+		},
+	})
 	if err != nil {
 		return nil, signError(err)
 	}
@@ -129,11 +154,27 @@ func signWith(cf *local.Signer, p *prepared) (*x509.Certificate, error) {
 	if block == nil {
 		return nil, &Error{Class: CertGenError, Reason: "the signer returned no PEM"}
 	}
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, &Error{Class: CertGenError, Reason: "the signed certificate does not parse", Cause: err}
+	return block.Bytes, nil
+}
+
+// signKey is what cfssl does once it has read a request, by the same profiles:
+// cfssl takes keys in requests only, and signing one for oneself just to have
+// it checked is a quarter of the cost of a Secret.
+func signKey(key crypto.Signer, parent *x509.Certificate, policy *config.Signing, p *prepared, san pkix.Extension) ([]byte, error) {
+	template := x509.Certificate{
+		PublicKey: p.key, SerialNumber: p.serial, SignatureAlgorithm: signer.DefaultSigAlgo(key),
+		Subject:         pkix.Name{CommonName: p.commonName},
+		ExtraExtensions: []pkix.Extension{san},
 	}
-	return leaf, nil
+	err := signer.FillTemplate(&template, policy.Default, policy.Profiles[profileName(p.key)], p.validity.notBefore, p.validity.notAfter)
+	if err != nil {
+		return nil, signError(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, parent, p.key, key)
+	if err != nil {
+		return nil, signError(err)
+	}
+	return der, nil
 }
 
 // signError tells a request whose signature is not its key's from a failure
@@ -149,14 +190,14 @@ func signError(err error) *Error {
 // subjectAltName encodes exactly one URI and then the DNS names, always
 // critical: the subject may be empty, and cfssl's own way of taking
 // names guesses their kind (C-7).
-func subjectAltName(p *prepared) (signer.Extension, error) {
+func subjectAltName(p *prepared) (pkix.Extension, error) {
 	names := []asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: tagURI, Bytes: []byte(p.caller.id.String())}}
 	for _, name := range p.dnsNames {
 		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tagDNS, Bytes: []byte(name)})
 	}
 	der, err := asn1.Marshal(names)
 	if err != nil {
-		return signer.Extension{}, fmt.Errorf("encode the names of %s: %w", p.caller.id, err)
+		return pkix.Extension{}, fmt.Errorf("encode the names of %s: %w", p.caller.id, err)
 	}
-	return signer.Extension{ID: config.OID(oidSubjectAltName), Critical: true, Value: hex.EncodeToString(der)}, nil
+	return pkix.Extension{Id: oidSubjectAltName, Critical: true, Value: der}, nil
 }

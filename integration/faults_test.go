@@ -18,6 +18,7 @@ import (
 
 // trouble injects faults by chance, from a seed that the test prints.
 type trouble struct {
+	kinds   faultKind // those before it come up
 	mu      sync.Mutex
 	dice    *rand.Rand // guarded by mu
 	count   [faultKinds]atomic.Int64
@@ -39,9 +40,10 @@ const (
 	faultKinds
 )
 
-func newTrouble(t *testing.T, seed uint64) *trouble {
+func newTrouble(t *testing.T, kinds faultKind) *trouble {
+	const seed = 20260601
 	t.Logf("seed %d", seed)
-	return &trouble{dice: rand.New(rand.NewPCG(seed, 0))}
+	return &trouble{kinds: kinds, dice: rand.New(rand.NewPCG(seed, 0))}
 }
 
 // draws are one throw: which of the kinds, each with its chance in percent.
@@ -69,8 +71,10 @@ func (f *trouble) answer(w http.ResponseWriter, r *http.Request, next http.Handl
 	switch {
 	case strings.Contains(r.URL.Path, "/leases"):
 		next.ServeHTTP(w, r)
-	case r.URL.Query().Get("watch") != "":
+	case r.URL.Query().Get("watch") != "" && f.kinds > cutWatch:
 		f.watch(w, r, next)
+	case r.URL.Query().Get("watch") != "":
+		next.ServeHTTP(w, r)
 	case r.Method == http.MethodGet:
 		f.read(w, r, next)
 	default:
@@ -142,11 +146,23 @@ func (f *trouble) delay(ctx context.Context) {
 
 func TestFaultsOfTheAPIServerLoseNothingAndRepeatNothing(t *testing.T) {
 	t.Parallel()
+	for name, kinds := range map[string]faultKind{
+		"of requests":             cutWatch, // what is dropped, no new list brings back
+		"of requests and watches": faultKinds,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sufferFaults(t, newTrouble(t, kinds))
+		})
+	}
+}
+
+func sufferFaults(t *testing.T, faults *trouble) {
+	t.Helper()
 	const count = 100
 	s := newSite(t)
 	ns := s.namespace(t)
 	middle := newProxy(t)
-	faults := newTrouble(t, 20260601)
 	middle.breaks(faults.answer)
 	middle.start()
 	p := s.launch(t, launch{account: middle.via(t, s.account)})
@@ -167,7 +183,7 @@ func TestFaultsOfTheAPIServerLoseNothingAndRepeatNothing(t *testing.T) {
 	if got := verbs(writes(t, p.since, p.user, "configmaps", ns, "istio-ca-root-cert")); fmt.Sprint(got) != "[create]" {
 		t.Errorf("the roots were written by %v, want one create", got)
 	}
-	for kind := range faultKinds {
+	for kind := range faults.kinds {
 		n := faults.count[kind].Load()
 		t.Logf("fault %d: %d times", kind, n)
 		if n == 0 {

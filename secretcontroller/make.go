@@ -38,12 +38,8 @@ func (c *Controller) issue(now time.Time, want Want) (material, error) {
 	if err != nil {
 		return material{}, fmt.Errorf("generate a key for %s: %w", want.ID, err)
 	}
-	csr, err := ca.NewCSR(key)
-	if err != nil {
-		return material{}, fmt.Errorf("certify %s: %w", want.ID, err)
-	}
 	caller := ca.NewCaller(want.ID, "secret controller", "service account UID "+string(want.Account.UID))
-	chain, err := c.set.Authority.Issue(now, caller, ca.Request{CSR: csr, TTL: c.set.TTL})
+	chain, err := c.set.Authority.Issue(now, caller, ca.Request{Key: key, TTL: c.set.TTL})
 	if err != nil {
 		return material{}, fmt.Errorf("certify %s: %w", want.ID, err)
 	}

@@ -43,6 +43,9 @@ func newMetrics() *metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_build", Help: "The build that runs.",
 		ConstLabels: prometheus.Labels{"component": "citadel", "tag": daemon.BuildVersion().Version}})
 	build.Set(1)
+	for _, class := range []ca.Class{ca.CANotReady, ca.CSRError, ca.TTLError, ca.CertGenError} {
+		m.signErr.WithLabelValues(string(class)) // there from the start, as zero: an alert on a rise needs it
+	}
 	m.registry.MustRegister(m.created, m.deleted, m.remade, m.csrErr, m.signErr, m.writes, m.took, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -74,29 +77,55 @@ func (m *metrics) watchAuthority(a *ca.Authority) {
 	m.gauge("citadel_server_cert_chain_expiry_seconds", "Seconds until the signer, or an issuer of it, expires.", left(signer))
 }
 
-// watchController shows the state of the work.
-func (m *metrics) watchController(status func() secretcontroller.Status) {
-	since := func(t time.Time) float64 {
-		if t.IsZero() {
-			return 0
-		}
-		return float64(t.UnixMilli()) / 1000
+// statusMetrics shows the state of the work, taken once for each scrape. What
+// there is nothing to say of is absent: a zero would read as a certificate that
+// expired in 1970.
+type statusMetrics struct {
+	status func() secretcontroller.Status
+}
+
+var (
+	descLeading = prometheus.NewDesc("citadel_leader", "1 while this replica writes.", nil, nil)
+	descSecrets = prometheus.NewDesc("citadel_secret_controller_secrets", "Secrets under management.", nil, nil)
+	descInError = prometheus.NewDesc("citadel_secret_controller_secrets_in_error", "Secrets that could not be brought right.", nil, nil)
+	descQueue   = prometheus.NewDesc("citadel_secret_controller_queue_depth", "Objects that wait to be looked at.", nil, nil)
+	descExpiry  = prometheus.NewDesc("citadel_secret_controller_soonest_expiry_timestamp",
+		"Unix time at which the first certificate under management expires.", nil, nil)
+	descRenewal = prometheus.NewDesc("citadel_secret_controller_soonest_renewal_timestamp",
+		"Unix time at which the next certificate is due.", nil, nil)
+	descSuccess = prometheus.NewDesc("citadel_secret_controller_last_success_timestamp",
+		"Unix time at which a piece of work last ended well.", nil, nil)
+)
+
+// Describe is of prometheus.Collector.
+func (s statusMetrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descLeading, descSecrets, descInError, descQueue, descExpiry, descRenewal, descSuccess} {
+		out <- d
 	}
-	m.gauge("citadel_leader", "1 while this replica writes.", func() float64 {
-		if status().Leading {
-			return 1
+}
+
+// Collect is of prometheus.Collector.
+func (s statusMetrics) Collect(out chan<- prometheus.Metric) {
+	now := s.status()
+	show := func(d *prometheus.Desc, value float64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value)
+	}
+	at := func(d *prometheus.Desc, t time.Time) {
+		if !t.IsZero() {
+			show(d, float64(t.UnixMilli())/1000)
 		}
-		return 0
-	})
-	m.gauge("citadel_secret_controller_secrets", "Secrets under management.", func() float64 { return float64(status().Secrets) })
-	m.gauge("citadel_secret_controller_secrets_in_error", "Secrets that could not be brought right.", func() float64 { return float64(status().InError) })
-	m.gauge("citadel_secret_controller_queue_depth", "Objects that wait to be looked at.", func() float64 { return float64(status().QueueDepth) })
-	m.gauge("citadel_secret_controller_soonest_expiry_timestamp", "Unix time at which the first certificate under management expires; 0 without any.",
-		func() float64 { return since(status().SoonestExpiry) })
-	m.gauge("citadel_secret_controller_soonest_renewal_timestamp", "Unix time at which the next certificate is due; 0 without any.",
-		func() float64 { return since(status().SoonestRenewal) })
-	m.gauge("citadel_secret_controller_last_success_timestamp", "Unix time at which a piece of work last ended well; 0 before the first.",
-		func() float64 { return since(status().LastSuccess) })
+	}
+	if !now.Leading {
+		show(descLeading, 0)
+		return
+	}
+	show(descLeading, 1)
+	show(descSecrets, float64(now.Secrets))
+	show(descInError, float64(now.InError))
+	show(descQueue, float64(now.QueueDepth))
+	at(descExpiry, now.SoonestExpiry)
+	at(descRenewal, now.SoonestRenewal)
+	at(descSuccess, now.LastSuccess)
 }
 
 // observe counts and logs one piece of work.

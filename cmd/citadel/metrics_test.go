@@ -42,7 +42,9 @@ func scrape(t *testing.T, m *metrics) (values map[string]float64, names map[stri
 func TestMetricNames(t *testing.T) {
 	m := newMetrics()
 	m.watchAuthority(catest.Authority(t, time.Now(), ca.Config{}))
-	m.watchController(func() secretcontroller.Status { return secretcontroller.Status{} })
+	m.registry.MustRegister(statusMetrics{func() secretcontroller.Status {
+		return secretcontroller.Status{Leading: true, SoonestExpiry: time.Now(), SoonestRenewal: time.Now(), LastSuccess: time.Now()}
+	}})
 	m.observe(quiet(), secretcontroller.Observation{Object: "Secret", Err: &ca.Error{Class: ca.CSRError}})
 	_, names := scrape(t, m)
 	for _, want := range []string{
@@ -95,7 +97,7 @@ func TestControllerMetrics(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_500)
 	status := secretcontroller.Status{}
 	m := newMetrics()
-	m.watchController(func() secretcontroller.Status { return status })
+	m.registry.MustRegister(statusMetrics{func() secretcontroller.Status { return status }})
 	const prefix = "citadel_secret_controller_"
 	check := func(name string, want float64) {
 		t.Helper()
@@ -103,9 +105,20 @@ func TestControllerMetrics(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, values[name], want)
 		}
 	}
-	for _, name := range []string{"citadel_leader", prefix + "secrets", prefix + "soonest_expiry_timestamp", prefix + "last_success_timestamp"} {
-		check(name, 0)
+	check("citadel_leader", 0)
+	absent := func(names ...string) {
+		t.Helper()
+		_, shown := scrape(t, m)
+		for _, name := range names {
+			if shown[prefix+name] {
+				t.Errorf("%s%s is shown with nothing to say", prefix, name)
+			}
+		}
 	}
+	absent("secrets", "secrets_in_error", "queue_depth", "soonest_expiry_timestamp", "soonest_renewal_timestamp", "last_success_timestamp")
+	status = secretcontroller.Status{Leading: true}
+	check(prefix+"secrets", 0)
+	absent("soonest_expiry_timestamp", "soonest_renewal_timestamp", "last_success_timestamp")
 	status = secretcontroller.Status{Leading: true, Secrets: 3, InError: 2, QueueDepth: 5, SoonestExpiry: at, SoonestRenewal: at.Add(-time.Second), LastSuccess: at}
 	for name, want := range map[string]float64{
 		"citadel_leader": 1, prefix + "secrets": 3, prefix + "secrets_in_error": 2, prefix + "queue_depth": 5, prefix + "soonest_expiry_timestamp": 1_700_000_000.5,

@@ -43,6 +43,7 @@ type process struct {
 	audit      *auditStream
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
+	lease      atomic.Pointer[kube.Guard] // while this replica writes by a lease
 
 	fromCASecret atomic.Bool // the root is the one in the CA secret
 	caSecretOff  atomic.Bool // and the CA secret no longer holds it
@@ -161,7 +162,7 @@ func (p *process) control(ctx context.Context, client kubernetes.Interface, auth
 		return err
 	}
 	p.controller.Store(controller)
-	p.metrics.watchController(controller.Status)
+	p.metrics.registry.MustRegister(statusMetrics{func() secretcontroller.Status { return p.status(controller) }})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { controller.Watch(ctx); return nil })
 	group.Go(func() error { return p.lead(ctx, client, controller) })
@@ -179,9 +180,24 @@ func (p *process) lead(ctx context.Context, client kubernetes.Interface, control
 	}
 	return lease.Hold(ctx, func(ctx context.Context, guard kube.Guard) {
 		p.log.Info("this replica writes")
+		p.lease.Store(&guard)
+		defer p.lease.Store(nil)
 		err := controller.Lead(ctx, secretcontroller.Guard(guard))
 		p.log.Info("this replica no longer writes", "err", err)
 	})
+}
+
+// status is the controller's, and empty once the lease has run out, even where
+// a process that slept has yet to notice.
+func (p *process) status(controller *secretcontroller.Controller) secretcontroller.Status {
+	if guard := p.lease.Load(); guard != nil {
+		_, release, err := (*guard)(context.Background())
+		if err != nil {
+			return secretcontroller.Status{}
+		}
+		release()
+	}
+	return controller.Status()
 }
 
 // identity is this process's own among replicas, and of restarts in one pod.

@@ -205,3 +205,13 @@ func busyPort(t *testing.T) string {
 	t.Cleanup(func() { _ = l.Close() })
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
+
+// TestNobodyLeadsByALeaseThatRanOut: a process that slept does not know yet.
+func TestNobodyLeadsByALeaseThatRanOut(t *testing.T) {
+	var p process
+	guard := kube.Guard(func(context.Context) (context.Context, context.CancelFunc, error) { return nil, nil, context.Canceled })
+	p.lease.Store(&guard)
+	if s := p.status(nil); s != (secretcontroller.Status{}) {
+		t.Errorf("status is %+v", s)
+	}
+}

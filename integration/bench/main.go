@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"text/tabwriter"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"citadel/integration/cluster"
 )
 
@@ -30,7 +28,6 @@ type bench struct {
 	plane       *cluster.ControlPlane
 	kubeconfig  string // citadel's
 	keep        bool
-	owners      []types.UID // of the floor's Secrets, by namespace
 	rows        []row
 }
 

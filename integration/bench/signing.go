@@ -39,7 +39,7 @@ func (b *bench) signing() error {
 	if err != nil {
 		return err
 	}
-	csr, err := ca.NewCSR(key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		return err
 	}

@@ -127,21 +127,21 @@ func (c *Citadel) Get(ctx context.Context, path string) (int, string, error) {
 
 // Ready waits until /readyz says so.
 func (c *Citadel) Ready(ctx context.Context) error {
-	return c.Poll(ctx, "ready", func() (bool, error) {
+	return c.Poll(ctx, 20*time.Millisecond, "ready", func() (bool, error) {
 		code, _, err := c.Get(ctx, "/readyz")
 		return err == nil && code == http.StatusOK, nil
 	})
 }
 
-// Poll asks again and again until done or ctx ends or citadel does.
-func (c *Citadel) Poll(ctx context.Context, what string, done func() (bool, error)) error {
+// Poll asks this often until done or ctx ends or citadel does.
+func (c *Citadel) Poll(ctx context.Context, every time.Duration, what string, done func() (bool, error)) error {
 	for {
 		ok, err := done()
 		if ok || err != nil {
 			return err
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(every):
 		case <-c.exited:
 			return fmt.Errorf("citadel ended (%v) before it was %s", c.err, what)
 		case <-ctx.Done():

@@ -64,7 +64,7 @@ func inTime(t time.Time) string {
 
 func (d *demo) waitForSecret(ctx context.Context, citadel *cluster.Citadel, a secretcontroller.Account) (secret *corev1.Secret, err error) {
 	name := secretcontroller.SecretName(a.Name)
-	err = citadel.Poll(ctx, "done with Secret "+a.Namespace+"/"+name, func() (bool, error) {
+	err = citadel.Poll(ctx, 20*time.Millisecond, "done with Secret "+a.Namespace+"/"+name, func() (bool, error) {
 		secret, err = d.plane.Client.CoreV1().Secrets(a.Namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, nil
@@ -75,7 +75,7 @@ func (d *demo) waitForSecret(ctx context.Context, citadel *cluster.Citadel, a se
 }
 
 func (d *demo) waitForRoots(ctx context.Context, citadel *cluster.Citadel, namespace string) error {
-	return citadel.Poll(ctx, "done with ConfigMap "+namespace+"/"+secretcontroller.RootsConfigMap, func() (bool, error) {
+	return citadel.Poll(ctx, 20*time.Millisecond, "done with ConfigMap "+namespace+"/"+secretcontroller.RootsConfigMap, func() (bool, error) {
 		_, err := d.roots(ctx, namespace)
 		if apierrors.IsNotFound(err) {
 			return false, nil
