@@ -45,6 +45,11 @@ func (w *world) objects(resource string) (list []object, kind string) {
 			list = append(list, object{a.ObjectMeta, "", a})
 		}
 		return list, "ServiceAccountList"
+	case "namespaces":
+		for _, n := range []string{"istio-system", "default", "web", "bare", "empty"} {
+			list = append(list, object{metav1.ObjectMeta{Name: n}, "", corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n}}})
+		}
+		return list, "NamespaceList"
 	case "configmaps":
 		for _, c := range w.configMaps {
 			c.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
@@ -59,12 +64,17 @@ func (w *world) objects(resource string) (list []object, kind string) {
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
 	namespace := ""
-	if parts[0] == "namespaces" {
+	if parts[0] == "namespaces" && len(parts) > 2 {
 		namespace, parts = parts[1], parts[2:]
 	}
 	resource := schema.GroupResource{Resource: parts[0]}
 	name := strings.Join(parts[1:], "/")
 	switch r.Header.Get("Authorization") {
+	case "Bearer secrets":
+		if resource.Resource == "namespaces" {
+			answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
+			return
+		}
 	case "Bearer poor":
 		answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
 		return

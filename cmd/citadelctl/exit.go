@@ -21,10 +21,10 @@ const (
 	exitUnreachable = 5
 )
 
-const exitCodeHelp = `  0  all is right
-  1  something is wrong with what was looked at, or it could not be read
+const exitCodeHelp = `  0  done; of verify and inspect: all is right
+  1  what was looked at is wrong (of verify and inspect), or could not be read
   2  the command line or the kubeconfig is wrong
-  3  a file or Secret that was named does not exist
+  3  a file, Secret or namespace that was named does not exist
   4  permission was denied
   5  the API server could not be reached, or could not answer now
 `

@@ -50,6 +50,11 @@ func (f *secretFlags) look(cmd *cobra.Command, names []string) (sight, error) {
 	if err != nil {
 		return sight{}, err
 	}
+	if len(world.Secrets) == 0 {
+		if err := c.checkNamespace(cmd.Context(), namespace); err != nil {
+			return sight{}, err
+		}
+	}
 	if len(given.Certs) == 0 && len(world.Secrets) > 0 {
 		if err := c.fillRoots(cmd.Context(), &world, namespace, cmd.ErrOrStderr()); err != nil {
 			return sight{}, err

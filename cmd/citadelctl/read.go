@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,7 +23,7 @@ type access struct {
 func (a access) String() string {
 	switch {
 	case a.name != "":
-		return fmt.Sprintf("%s %s %s/%s", a.verb, a.resource, a.namespace, a.name)
+		return fmt.Sprintf("%s %s %s", a.verb, a.resource, path.Join(a.namespace, a.name))
 	case a.namespace == "":
 		return fmt.Sprintf("%s %s in all namespaces", a.verb, a.resource)
 	}
@@ -57,6 +58,22 @@ func (c *cluster) explain(err error, a access) error {
 		return codedError{exitUnreachable, fmt.Errorf("%s: API server %s: %w: check that it runs and that --context and --kubeconfig name the right cluster, then try again", a, c.server, err)}
 	}
 	return fmt.Errorf("%s: %w", a, err)
+}
+
+// checkNamespace tells of a namespace that does not exist. Who may not ask is
+// not held up: they were allowed to list its Secrets.
+func (c *cluster) checkNamespace(ctx context.Context, namespace string) error {
+	if namespace == "" {
+		return nil
+	}
+	_, err := c.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return codedError{exitNotFound, fmt.Errorf("there is no namespace %s: look for the right one with: kubectl get namespaces", namespace)}
+	case apierrors.IsForbidden(err):
+		return nil
+	}
+	return c.explain(err, access{verb: "get", resource: "namespaces", name: namespace})
 }
 
 // secrets lists the workload Secrets of a namespace, or of all.

@@ -81,11 +81,13 @@ users:
 - {name: admin, user: {token: admin}}
 - {name: poor, user: {token: poor}}
 - {name: nobody, user: {token: nobody}}
+- {name: secrets, user: {token: secrets}}
 contexts:
 - {name: admin, context: {cluster: here, user: admin}}
 - {name: web, context: {cluster: here, user: admin, namespace: web}}
 - {name: poor, context: {cluster: here, user: poor}}
 - {name: nobody, context: {cluster: here, user: nobody}}
+- {name: secrets, context: {cluster: here, user: secrets}}
 - {name: gone, context: {cluster: gone, user: admin}}
 `, server, base64.StdEncoding.EncodeToString(roots))
 }

@@ -13,7 +13,10 @@ func newListCommand() *cobra.Command {
 		Short: "List workload Secrets, when they expire, and whether they are right",
 		Long: `list shows every workload Secret (type istio.io/key-and-cert): whose certificate it holds,
 when that expires and is replaced, and whether it is right by the judgement of citadel itself.
-DNS names are taken as they are; -o json shows them.`,
+DNS names are taken as they are; -o json shows them.
+
+A list is no verdict: it exits with 0 whatever its rows say. For an exit code that tells
+whether all are right, use 'citadelctl secret verify'.`,
 		Example: `  citadelctl secret list
   citadelctl secret list -A
   citadelctl secret list -n web -o json`,

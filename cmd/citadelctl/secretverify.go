@@ -19,7 +19,8 @@ today, an end that is near or past. It also tells of Secrets whose service accou
 exist. A NAME is a Secret's, istio.<service account>.
 
 It exits with 0 when all are right, with 1 when one is wrong, and with 3 when a named one
-does not exist, whatever the others are.`,
+or the namespace does not exist, whatever the others are. -o json and -o yaml, too, hold
+the wrong ones alone unless --all is given; their summary counts all.`,
 		Example: `  citadelctl secret verify -A
   citadelctl secret verify -n web istio.default istio.frontend
   citadelctl secret verify -A --all -o yaml`,
