@@ -18,6 +18,13 @@ import (
 var errForeign = errors.New("a Secret that is not Citadel's bears this name: it is left alone; " +
 	"delete or rename it and the service account gets its certificate")
 
+// errHeld says that the name is taken by what is on its way out.
+var errHeld = errors.New("a Secret of this name is being deleted, and its finalizers hold it: " +
+	"once they are gone the service account gets its certificate")
+
+// blocked tells failures that signing again would not mend.
+func blocked(err error) bool { return errors.Is(err, errForeign) || errors.Is(err, errHeld) }
+
 // foreignRetry is how often to see whether a foreign Secret is gone: no watch
 // of ours covers it.
 const foreignRetry = 15 * time.Second
@@ -36,6 +43,7 @@ func (c *Controller) reconcileAccount(ctx context.Context, k key) (time.Duration
 	}
 	want, err := c.want(account)
 	if err != nil {
+		c.ledge.fail(k, account, Verdict{}, err)
 		c.observe(time.Now(), Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: Failed, Err: err}, account.reference())
 		return 0, nil // the names will not change: a new service account is a new key
 	}
@@ -76,9 +84,9 @@ func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.
 	if wait := c.ledge.contention(k, verdict.Reason, now); wait > 0 {
 		return wait, nil
 	}
-	if errors.Is(last.err, errForeign) && secret == nil { // look before signing for nothing
-		if _, err := c.existing(ctx, want); errors.Is(err, errForeign) {
-			return c.refuse(now, k, want, verdict)
+	if blocked(last.err) { // look before signing for nothing
+		if _, err := c.existing(ctx, want); blocked(err) {
+			return c.refuse(now, k, want, verdict, err)
 		}
 	}
 	return c.renew(ctx, k, want, secret, verdict)
@@ -100,8 +108,8 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 		return until(fresh.RenewAt), nil
 	case overtaken(err):
 		return 0, ignoreTerminating(err)
-	case errors.Is(err, errForeign):
-		return c.refuse(start, k, want, v)
+	case blocked(err):
+		return c.refuse(start, k, want, v, err)
 	}
 	o.Err = err
 	c.ledge.fail(k, want.Account, v, err)
@@ -109,11 +117,11 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 	return 0, err
 }
 
-// refuse tells that somebody else's Secret is in the way.
-func (c *Controller) refuse(start time.Time, k key, want Want, v Verdict) (time.Duration, error) {
-	c.ledge.fail(k, want.Account, v, errForeign)
+// refuse tells that another Secret is in the way.
+func (c *Controller) refuse(start time.Time, k key, want Want, v Verdict, err error) (time.Duration, error) {
+	c.ledge.fail(k, want.Account, v, err)
 	c.observe(start, Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: Refused,
-		Reason: Foreign, Detail: "a Secret of another type bears the name", Err: errForeign}, want.Account.reference())
+		Reason: Foreign, Detail: "another Secret bears the name", Err: err}, want.Account.reference())
 	return foreignRetry, nil
 }
 
@@ -177,8 +185,20 @@ func (c *Controller) store(ctx context.Context, want Want, secret *corev1.Secret
 			return nil, Created, err
 		}
 	}
-	if secret.Type != SecretType || (secret.Immutable != nil && *secret.Immutable) {
+	if secret.StringData != nil {
+		var err error
+		if secret, err = secrets.Get(ctx, secret.Name, metav1.GetOptions{}); err != nil {
+			return nil, Replaced, wrapWrite("read", want, err)
+		}
+	}
+	if held(secret) {
+		return nil, Replaced, errHeld
+	}
+	if forLife(secret) {
 		written, err := c.recreate(ctx, secret, want, fresh)
+		if apierrors.IsAlreadyExists(err) {
+			err = errHeld // the delete went through, and it is still there
+		}
 		return written, Replaced, err
 	}
 	written, err := secrets.Update(ctx, compose(secret, want.Account, fresh), metav1.UpdateOptions{})
@@ -196,20 +216,34 @@ func (c *Controller) existing(ctx context.Context, want Want) (*corev1.Secret, e
 	if secret.Type != SecretType && (token || secret.Labels[ManagedByLabel] != ManagedBy) {
 		return nil, errForeign // a type is for life: without our label it was never ours
 	}
+	if held(secret) {
+		return nil, errHeld
+	}
 	if Judge(time.Now(), secret, want).Keep(time.Now()) {
 		return nil, errAlreadyRight
 	}
 	return secret, nil
 }
 
-// recreate replaces a Secret that cannot be updated: its type, or its being
-// immutable, is for life.
+// forLife tells whether a Secret can only be replaced: its type and its being
+// immutable never change.
+func forLife(secret *corev1.Secret) bool {
+	return secret.Type != SecretType || (secret.Immutable != nil && *secret.Immutable)
+}
+
+// held tells whether a Secret can neither be updated nor be replaced yet.
+func held(secret *corev1.Secret) bool { return forLife(secret) && secret.DeletionTimestamp != nil }
+
+// recreate replaces a Secret that cannot be updated.
 func (c *Controller) recreate(ctx context.Context, old *corev1.Secret, want Want, m material) (*corev1.Secret, error) {
 	if err := c.deleteSecret(ctx, old); err != nil {
 		return nil, wrapWrite("delete", want, err)
 	}
-	kept := &corev1.Secret{Data: old.Data, ObjectMeta: metav1.ObjectMeta{
+	kept := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Labels: old.Labels, Annotations: old.Annotations, OwnerReferences: old.OwnerReferences}}
+	if old.Type == SecretType { // what others put beside ours; in another type it is no part of ours
+		kept.Data = old.Data
+	}
 	written, err := c.set.Client.CoreV1().Secrets(old.Namespace).Create(ctx, compose(kept, want.Account, m), metav1.CreateOptions{})
 	return written, wrapWrite("create", want, err)
 }

@@ -389,6 +389,9 @@ func TestAccountWhoseNameIsTooLong(t *testing.T) {
 		if n := r.calls("create", "secrets"); n > 0 {
 			t.Errorf("%d creates", n)
 		}
+		if s := r.c.Status(); s.InError != 1 {
+			t.Errorf("status %+v", s)
+		}
 	})
 }
 

@@ -227,7 +227,7 @@ func ownedBy(uid types.UID) []metav1.OwnerReference {
 }
 
 // TestSecretThatCannotBeUpdated is deleted and made anew, with what others
-// added (K-5).
+// added (K-5); the data of another type is no addition to ours.
 func TestSecretThatCannotBeUpdated(t *testing.T) {
 	yes := true
 	for name, edit := range map[string]func(*corev1.Secret){
@@ -247,12 +247,63 @@ func TestSecretThatCannotBeUpdated(t *testing.T) {
 				if is.UID == was.UID || is.Labels["team"] != "a" || is.Annotations["note"] != "b" {
 					t.Errorf("made anew as %+v", is.ObjectMeta)
 				}
-				if string(is.Data["mine"]) != "x" {
-					t.Errorf("others' keys are lost: it holds %d keys", len(is.Data))
+				if kept := string(is.Data["mine"]) == "x"; kept != (was.Type == SecretType) {
+					t.Errorf("of a Secret of type %s, others' keys are kept: %v", was.Type, kept)
 				}
 			}, serviceAccount("default", "sleep"))
 		})
 	}
+}
+
+// TestSecretHeldByAFinalizer is waited for: nothing is signed for a Secret that
+// cannot be written.
+func TestSecretHeldByAFinalizer(t *testing.T) {
+	for name, typed := range map[string]corev1.SecretType{"of our type": SecretType, "of another": corev1.SecretTypeOpaque} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				now, yes := metav1.Now(), true
+				r.make(foreign(func(s *corev1.Secret) {
+					s.Type, s.Immutable, s.Labels[ManagedByLabel] = typed, &yes, ManagedBy
+					s.Finalizers, s.DeletionTimestamp = []string{"team.example/hold"}, &now
+				}))
+				r.start()
+				if o := r.expectUpTo(2, Refused, Foreign); !errors.Is(o.Err, errHeld) {
+					t.Errorf("error %v", o.Err)
+				}
+				r.pass(time.Minute)
+				if n, looks := r.calls("create", "secrets")+r.calls("delete", "secrets"), r.calls("get", "secrets"); n > 2 || looks < 3 || looks > 9 {
+					t.Errorf("%d writes and %d looks in a minute: nothing must be signed for nobody", n, looks)
+				}
+				r.remove("default", "istio.sleep")
+				r.pass(foreignRetry)
+				r.right("default", "sleep")
+			}, serviceAccount("default", "sleep"))
+		})
+	}
+}
+
+// TestStuffedSecretLosesNothing: what the cache dropped is read before it is
+// written over, and judged as good as any other.
+func TestStuffedSecretLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.start()
+		r.pass(time.Second)
+		s := r.secret("default", "istio.sleep")
+		big := strings.Repeat("x", 100<<10)
+		s.Data["mine"] = []byte(big)
+		r.take()
+		r.update(s)
+		r.pass(time.Minute)
+		r.quiet()
+		s = r.secret("default", "istio.sleep")
+		s.Data[KeyKey] = nil
+		r.update(s)
+		r.pass(time.Minute)
+		r.right("default", "sleep")
+		if s = r.secret("default", "istio.sleep"); string(s.Data["mine"]) != big || s.StringData != nil {
+			t.Errorf("kept %d bytes of what somebody added, marked %v", len(s.Data["mine"]), s.StringData)
+		}
+	}, serviceAccount("default", "sleep"))
 }
 
 // TestTerminatingNamespaceIsIgnored: its Secrets cannot be made and need not.

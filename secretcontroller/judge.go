@@ -38,6 +38,10 @@ const (
 	Due          Reason = "rotation"      // it is in its grace period
 )
 
+// maxChain bounds what is verified of a chain that anybody may have written; no
+// PKI in use comes near it.
+const maxChain = 16
+
 // Roots is what peers trust today, in the forms that judging needs.
 type Roots struct {
 	certs []*x509.Certificate
@@ -71,7 +75,7 @@ type Verdict struct {
 	// it will be due.
 	RenewAt time.Time
 	// NotAfter is the end of its certificate or of the first of its issuers to
-	// end. Zero when no certificate could be read.
+	// end. Zero when the Secret was found wrong before its chain was verified.
 	NotAfter time.Time
 }
 
@@ -106,6 +110,9 @@ func Judge(now time.Time, secret *corev1.Secret, want Want) Verdict {
 	chain, err := trust.ParseCertificates(secret.Data[ChainKey])
 	if err != nil {
 		return wrong(BadChain, "%s %v", ChainKey, err)
+	}
+	if len(chain) > maxChain {
+		return wrong(BadChain, "%s has %d certificates, more than %d", ChainKey, len(chain), maxChain)
 	}
 	leaf := chain[0]
 	if err := judgeKey(secret.Data[KeyKey], leaf); err != nil {
@@ -200,16 +207,22 @@ func bothSides(usages []x509.ExtKeyUsage) bool {
 
 // judgeTrust verifies the chain, first by today's roots. A Secret that fails
 // there and is sound by the roots it holds itself is from before a change of
-// roots, and waits for its turn; any other failure is damage.
+// roots, and waits for its turn; any other failure is damage. One whose turn has
+// come is made anew whatever a signature says: who issued it is looked at, no more.
 func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want Want) Verdict {
 	leaf := chain[0]
-	own := want.Roots
+	own, current := want.Roots, true
 	if !bytes.Equal(rootsPEM, own.pem) {
 		certs, err := trust.ParseCertificates(rootsPEM)
 		if err != nil {
 			return Verdict{Reason: BadRoots, Detail: fmt.Sprintf("%s %v", RootsKey, err), RenewAt: now, NotAfter: leaf.NotAfter}
 		}
-		own = NewRoots(certs, time.Time{})
+		own, current = NewRoots(certs, time.Time{}), trust.SameRoots(certs, want.Roots.certs)
+	}
+	old := Verdict{Reason: OldRoots, Detail: "roots are not today's", RenewAt: now, NotAfter: pathEnd(chain)}
+	turn := want.Rotation.rootsDue(leaf, want.Roots.since)
+	if !current && !now.Before(turn) && !now.After(old.NotAfter) && namesIssuer(chain, own.certs) {
+		return old
 	}
 	end, err := verify(now, chain, own.pool)
 	v := Verdict{RenewAt: now, NotAfter: end}
@@ -218,9 +231,9 @@ func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want 
 		v.Reason, v.Detail = Expired, "certificate or an issuer of it expired at "+end.UTC().Format(time.RFC3339)
 	case err != nil:
 		v.Reason, v.Detail = BadChain, fmt.Sprintf("chain does not verify to the roots beside it: %v", err)
-	case !trust.SameRoots(own.certs, want.Roots.certs):
-		v.Reason, v.Detail = OldRoots, "roots are not today's"
-		v.RenewAt = earliest(want.Rotation.rootsDue(leaf, want.Roots.since), want.Rotation.renewAt(leaf, end))
+	case !current:
+		old.RenewAt = earliest(turn, want.Rotation.renewAt(leaf, end))
+		return old
 	default:
 		v.RenewAt = want.Rotation.renewAt(leaf, end)
 		if !v.Keep(now) {
@@ -228,6 +241,15 @@ func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want 
 		}
 	}
 	return v
+}
+
+// namesIssuer tells whether the chain names one of the roots as its end.
+func namesIssuer(chain, roots []*x509.Certificate) bool {
+	last := chain[len(chain)-1]
+	return slices.ContainsFunc(roots, func(root *x509.Certificate) bool {
+		return bytes.Equal(root.RawSubject, last.RawIssuer) && (len(last.AuthorityKeyId) == 0 || len(root.SubjectKeyId) == 0 ||
+			bytes.Equal(root.SubjectKeyId, last.AuthorityKeyId))
+	})
 }
 
 // verify returns the end of the longest-lived path to a root; on failure, the

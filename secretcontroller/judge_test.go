@@ -237,6 +237,7 @@ func TestJudgeChain(t *testing.T) {
 		{name: "two issuing CAs, one left out", secret: func() *corev1.Secret { return secretOf(t, deep) },
 			damage: put(ChainKey, slices.Concat(deep.PEM(), p.issuing.PEM())), reason: BadChain, text: "does not verify"},
 		{name: "signed by an alien, our roots", secret: func() *corev1.Secret { return secretOf(t, p.alien.Leaf(t, now, sleepID), p.root) }, reason: BadChain},
+		{name: "endless", damage: put(ChainKey, slices.Concat(chain, bytes.Repeat(p.issuing.PEM(), maxChain))), reason: BadChain, text: "more than 16"},
 		{name: "our chain, an alien's roots", damage: put(RootsKey, p.alien.PEM()), reason: BadChain, text: "to the roots beside it"},
 	})
 }

@@ -1,12 +1,10 @@
 package secretcontroller
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -168,31 +166,6 @@ func stripNamespace(obj any) (any, error) {
 func identityOf(o metav1.Object) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: o.GetName(), Namespace: o.GetNamespace(), UID: o.GetUID(),
 		ResourceVersion: o.GetResourceVersion(), DeletionTimestamp: o.GetDeletionTimestamp()}
-}
-
-// stripSecret keeps no more than the identity of a Secret that can be nobody's,
-// whatever a tenant puts there, and lets all others share one copy of the roots.
-func stripSecret(rootsPEM []byte) cache.TransformFunc {
-	var other atomic.Pointer[[]byte] // the last roots that were not today's: those of before a change
-	return func(obj any) (any, error) {
-		if secret, ok := obj.(*corev1.Secret); ok {
-			if _, ours := AccountOf(secret.Name); !ours {
-				return &corev1.Secret{ObjectMeta: identityOf(secret)}, nil
-			}
-			secret.ManagedFields = nil
-			own, last := secret.Data[RootsKey], other.Load()
-			switch {
-			case len(own) == 0:
-			case bytes.Equal(own, rootsPEM):
-				secret.Data[RootsKey] = rootsPEM
-			case last != nil && bytes.Equal(own, *last):
-				secret.Data[RootsKey] = *last
-			default:
-				other.Store(&own)
-			}
-		}
-		return obj, nil
-	}
 }
 
 func (w *watch) informers() []cache.SharedIndexInformer {

@@ -1,8 +1,10 @@
 package secretcontroller
 
 import (
+	"bytes"
 	"reflect"
 	"slices"
+	"strconv"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -106,5 +108,62 @@ func TestSecretsShareTheRoots(t *testing.T) {
 	}
 	if string(other.Data[RootsKey]) != "other" {
 		t.Errorf("other roots became %q", other.Data[RootsKey])
+	}
+}
+
+// TestStuffedSecretsCostLittle: tenants write Secrets of our name and type.
+func TestStuffedSecretsCostLittle(t *testing.T) {
+	long := func(n int) []byte { return bytes.Repeat([]byte("x"), n) }
+	ours := func(edit func(*corev1.Secret)) *corev1.Secret {
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio.sleep", OwnerReferences: ownedBy("u"),
+			Labels: map[string]string{ManagedByLabel: ManagedBy}, Annotations: map[string]string{AccountAnnotation: "sleep"}},
+			Data: map[string][]byte{KeyKey: []byte("k"), ChainKey: []byte("c"), RootsKey: []byte("r")}}
+		edit(s)
+		return s
+	}
+	for name, c := range map[string]struct {
+		edit func(*corev1.Secret)
+		lost []string // of our keys
+		told bool
+	}{
+		"as we make it": {func(*corev1.Secret) {}, nil, false},
+		"a small key":   {func(s *corev1.Secret) { s.Data["mine"] = long(100) }, nil, false},
+		"a large key":   {func(s *corev1.Secret) { s.Data["mine"] = long(1 << 20) }, nil, true},
+		"many keys": {func(s *corev1.Secret) {
+			for i := range 1000 {
+				s.Data[strconv.Itoa(i)] = long(10)
+			}
+		}, nil, true},
+		"annotations": {func(s *corev1.Secret) { s.Annotations["mine"] = string(long(200 << 10)) }, nil, true},
+		"labels": {func(s *corev1.Secret) {
+			for i := range 1000 {
+				s.Labels[strconv.Itoa(i)] = "x"
+			}
+		}, nil, true},
+		"owners": {func(s *corev1.Secret) {
+			for range 1000 {
+				s.OwnerReferences = append(s.OwnerReferences, metav1.OwnerReference{Kind: "Team"})
+			}
+		}, nil, true},
+		"our annotation": {func(s *corev1.Secret) { s.Annotations[AccountAnnotation] = string(long(200 << 10)) }, nil, true},
+		"our chain":      {func(s *corev1.Secret) { s.Data[ChainKey] = long(1 << 20) }, []string{ChainKey}, true},
+		"our roots":      {func(s *corev1.Secret) { s.Data[RootsKey] = long(1 << 20) }, []string{RootsKey}, true},
+		"our key":        {func(s *corev1.Secret) { s.Data[KeyKey] = long(1 << 20) }, []string{KeyKey}, true},
+	} {
+		s := ours(c.edit)
+		if _, err := stripSecret([]byte("today's"))(s); err != nil {
+			t.Fatal(err)
+		}
+		if size := s.Size(); size > 4<<10 || (s.StringData != nil) != c.told {
+			t.Errorf("%s: %d bytes are kept, marked %v", name, size, s.StringData)
+		}
+		for _, k := range []string{KeyKey, ChainKey, RootsKey} {
+			if lost := slices.Contains(c.lost, k); lost != (len(s.Data[k]) == 0) {
+				t.Errorf("%s: %s is of %d bytes", name, k, len(s.Data[k]))
+			}
+		}
+		if _, owned := accountReference(s); !owned {
+			t.Errorf("%s: the owner is lost", name)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -29,8 +30,11 @@ const (
 	// the API server.
 	stopLimit = 4500 * time.Millisecond
 	// gcPercent trades a little processor time for a smaller peak: most of the
-	// heap is the cache, which only grows with the cluster.
-	gcPercent = 60
+	// heap is the cache, which only grows with the cluster. Ballast that is never
+	// touched, and so takes no memory, keeps the collector from running all the
+	// time while the heap is small.
+	gcPercent = 40
+	gcBallast = 48 << 20
 	// stuckAfter is how old the controller's last sign of life may be.
 	stuckAfter = 2 * time.Minute
 )
@@ -64,6 +68,8 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 	}
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent)
+		ballast := make([]byte, gcBallast)
+		defer runtime.KeepAlive(ballast)
 	}
 	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
 	done := make(chan error, 1)
@@ -82,24 +88,15 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 	}
 }
 
-// advice is what the values of good flags make worth saying.
-func (c *config) advice() []string {
-	var out []string
-	if c.graceRatio < 0.2 || c.graceRatio > 0.8 {
-		out = append(out, fmt.Sprintf("--workload-cert-grace-period-ratio %v is outside [0.2, 0.8]: certificates are renewed very late or very often", c.graceRatio))
-	}
-	if c.serverOnly {
-		out = append(out, "--server-only: no secret controller runs, and this version serves nothing else")
-	}
-	return out
-}
-
 // run is the program's parts in the order they need each other.
 func (p *process) run(ctx context.Context) error {
 	p.log.Info("citadel starts", "version", daemon.BuildVersion().Version, "trustDomain", p.cfg.td.Name(), "storageNamespace", p.cfg.namespace)
 	group, ctx := errgroup.WithContext(ctx)
 	if p.cfg.monitoringPort > 0 {
 		group.Go(func() error { return p.monitor().Serve(ctx) })
+	}
+	if p.cfg.livenessPath != "" {
+		group.Go(func() error { p.liveness().Run(ctx); return nil })
 	}
 	group.Go(func() error { return p.work(ctx) })
 	err := group.Wait()
@@ -116,16 +113,15 @@ func (p *process) monitor() daemon.Monitor {
 	return daemon.Monitor{Port: p.cfg.monitoringPort, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready, Profiling: p.cfg.profiling}
 }
 
+func (p *process) liveness() daemon.Liveness {
+	return daemon.Liveness{Path: p.cfg.livenessPath, Interval: p.cfg.livenessInterval, Alive: p.alive, Tell: func(err error) {
+		p.log.Error("the file of --liveness-probe-path was not touched: citadel probe will call this process dead", "err", err)
+	}}
+}
+
 // work loads the authority, and then keeps the Secrets.
 func (p *process) work(ctx context.Context) error {
-	restConfig, err := kube.Config(p.cfg.kubeConfig, "citadel/"+daemon.BuildVersion().Version)
-	if err != nil {
-		return err
-	}
-	client, err := kube.Client(restConfig)
-	if err != nil {
-		return err
-	}
+	client := p.cfg.client
 	authority, err := loadAuthority(ctx, p, client)
 	if err != nil {
 		return err
