@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -141,6 +142,32 @@ func useEveryRight(t *testing.T, s *site) {
 	})
 	deleteSecret(t, foreign)
 	right(t, taken, roots)
+}
+
+// What Citadel keeps in the storage namespace it may not touch elsewhere.
+func TestRightsToTheStorageNamespaceEndThere(t *testing.T) {
+	t.Parallel()
+	s := deployed(t)
+	for _, c := range []struct {
+		namespace, name string
+		allowed         bool
+	}{
+		{s.storage, "istio-security", true},
+		{s.storage, "istio-ca-root-cert", true},
+		{s.storage, "istio", false},
+		{"default", "istio-security", false},
+		{"default", "istio-ca-root-cert", true},
+		{"default", "settings", false},
+	} {
+		for _, verb := range []string{"list", "watch", "update", "delete"} {
+			what := authorizationv1.ResourceAttributes{Verb: verb, Resource: "configmaps", Namespace: c.namespace, Name: c.name}
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: s.user, ResourceAttributes: &what}}
+			answer := must(plane.Client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{}))(t)
+			if answer.Status.Allowed != c.allowed {
+				t.Errorf("%s %s/%s is allowed: %v, want %v", verb, c.namespace, c.name, answer.Status.Allowed, c.allowed)
+			}
+		}
+	}
 }
 
 func podOf(deployment *appsv1.Deployment) *corev1.Pod {
