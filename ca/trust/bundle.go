@@ -26,7 +26,7 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 	}
 	var certs []*x509.Certificate
 	for {
-		block, rest, err := nextBlock(text)
+		block, rest, err := NextBlock(text)
 		if err != nil {
 			return nil, fmt.Errorf("is damaged after certificate %d: %w", len(certs), err)
 		}
@@ -54,11 +54,11 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// nextBlock returns the first PEM block of a text and what follows it, or no
+// NextBlock returns the first PEM block of a text and what follows it, or no
 // block when there is none. A block that does not decode is an error:
 // pem.Decode skips it in silence, and so would lose a root or take the wrong
 // one of two keys.
-func nextBlock(text []byte) (*pem.Block, []byte, error) {
+func NextBlock(text []byte) (*pem.Block, []byte, error) {
 	block, rest := pem.Decode(text)
 	passed, blocks := text, 0
 	if block != nil {

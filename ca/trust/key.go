@@ -141,7 +141,7 @@ func MarshalLegacyKey(key crypto.Signer) ([]byte, error) {
 func ParseKey(text []byte) (crypto.Signer, error) {
 	var found crypto.Signer
 	for {
-		block, rest, err := nextBlock(text)
+		block, rest, err := NextBlock(text)
 		if err != nil {
 			return nil, fmt.Errorf("is damaged: %w", err)
 		}

@@ -51,7 +51,7 @@ func located(certs []*x509.Certificate, from string) []Piece {
 // text.
 func ParseFile(name string, text []byte) (Material, error) {
 	m := Material{Source: name}
-	certs, key, err := split(&m, text)
+	certs, key, err := m.split(text)
 	if err != nil {
 		return Material{}, fmt.Errorf("%s %w", name, err)
 	}
@@ -65,7 +65,7 @@ func ParseFile(name string, text []byte) (Material, error) {
 }
 
 // split tells certificates from keys.
-func split(m *Material, text []byte) (certs []*x509.Certificate, key []byte, err error) {
+func (m *Material) split(text []byte) (certs []*x509.Certificate, key []byte, err error) {
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return nil, nil, errors.New("is empty")
@@ -76,13 +76,29 @@ func split(m *Material, text []byte) (certs []*x509.Certificate, key []byte, err
 		}
 		return certs, nil, nil
 	}
-	blocks, err := decode(text)
-	if err != nil {
+	chain, key, err := m.sort(text)
+	switch {
+	case err != nil:
 		return nil, nil, err
+	case len(chain) == 0 && len(key) > 0:
+		return nil, nil, errors.New("holds a private key and no certificate: give the file of the certificate")
+	case len(chain) == 0:
+		return nil, nil, errors.New("holds no certificate, but PEM blocks of another kind")
 	}
-	var chain []byte
-	for _, block := range blocks {
-		switch {
+	certs, err = trust.ParseCertificates(chain)
+	return certs, key, err
+}
+
+// sort tells PEM blocks by their kind.
+func (m *Material) sort(text []byte) (chain, key []byte, err error) {
+	for {
+		block, rest, err := trust.NextBlock(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("is damaged: %w", err)
+		}
+		switch text = rest; {
+		case block == nil:
+			return chain, key, nil
 		case block.Type == "CERTIFICATE":
 			chain = append(chain, pem.EncodeToMemory(block)...)
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
@@ -92,28 +108,6 @@ func split(m *Material, text []byte) (certs []*x509.Certificate, key []byte, err
 			m.remark("other-block", "holds a PEM block that is neither a certificate nor a private key: it was not looked at")
 		}
 	}
-	if len(chain) == 0 && len(key) > 0 {
-		return nil, nil, errors.New("holds a private key and no certificate: give the file of the certificate")
-	}
-	if len(chain) == 0 {
-		return nil, nil, errors.New("holds no certificate, but PEM blocks of another kind")
-	}
-	certs, err = trust.ParseCertificates(chain)
-	return certs, key, err
-}
-
-// decode returns all PEM blocks of a text. One that does not decode, which
-// pem.Decode skips in silence, is an error.
-func decode(text []byte) ([]*pem.Block, error) {
-	begun := bytes.Count(text, []byte("-----BEGIN "))
-	var blocks []*pem.Block
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		blocks = append(blocks, block)
-	}
-	if len(blocks) != begun {
-		return nil, fmt.Errorf("is damaged: of %d PEM blocks %d decode", begun, len(blocks))
-	}
-	return blocks, nil
 }
 
 // isBundle tells a file of roots from a chain: it begins with a root, and holds

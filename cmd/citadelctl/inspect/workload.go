@@ -57,20 +57,15 @@ func (i *inspection) judgeWorkloadUsage(s *subject) {
 	i.judgeExtKeyUsage(s)
 }
 
+// judgeExtKeyUsage: X-10, by the rule that citadel's own Secrets are judged by.
 func (i *inspection) judgeExtKeyUsage(s *subject) {
-	has := map[x509.ExtKeyUsage]bool{}
-	for _, u := range s.cert.ExtKeyUsage {
-		has[u] = true
-	}
-	if len(s.cert.ExtKeyUsage)+len(s.cert.UnknownExtKeyUsage) == 0 {
-		i.problem("ext-key-usage-missing", s, "has no extended key usage: it should have serverAuth and clientAuth")
-		return
-	}
-	for _, u := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if !has[u] {
-			i.problem("ext-key-usage-incomplete", s, "lacks the extended key usage %s: it must have both serverAuth and clientAuth",
-				extKeyUsages(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{u}})[0])
-		}
+	usages := extKeyUsages(s.cert)
+	switch {
+	case len(usages) == 0:
+		i.remark("ext-key-usage-missing", s, "has no extended key usage: it should have serverAuth and clientAuth")
+	case !trust.ServesBothSides(s.cert):
+		i.problem("ext-key-usage-incomplete", s, "has the extended key usage %s: it must have both serverAuth and clientAuth, or none",
+			strings.Join(usages, ", "))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"citadel/ca"
 	"citadel/ca/catest"
 	"citadel/ca/trust"
+	"citadel/cmd/citadelctl/inspect"
 	"citadel/secretcontroller"
 )
 
@@ -264,5 +265,36 @@ func TestNoRoots(t *testing.T) {
 	}
 	if r, err := Survey(now, World{}); err != nil || r.Items == nil {
 		t.Errorf("of nothing, the report is %+v, error %v", r, err)
+	}
+}
+
+// TestVerifyAndInspectAgree on what a certificate may be used for.
+func TestVerifyAndInspectAgree(t *testing.T) {
+	m := newMesh(t, catest.TrustDomain)
+	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
+	for name, c := range map[string]struct {
+		usages []x509.ExtKeyUsage
+		right  bool
+	}{
+		"both":            {[]x509.ExtKeyUsage{client, server}, true},
+		"both and others": {[]x509.ExtKeyUsage{client, x509.ExtKeyUsageCodeSigning, server}, true},
+		"none":            {nil, true},
+		"server alone":    {[]x509.ExtKeyUsage{server}, false},
+		"client alone":    {[]x509.ExtKeyUsage{client}, false},
+		"any":             {[]x509.ExtKeyUsage{x509.ExtKeyUsageAny}, false},
+	} {
+		secret := m.secret(t, "sleep", func(cert *x509.Certificate) { cert.ExtKeyUsage = c.usages })
+		account := corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sleep", UID: "1"}}
+		report, err := Survey(now, World{Secrets: []corev1.Secret{*secret}, Accounts: []corev1.ServiceAccount{account}, Bundles: m.bundle(), Rotation: rotation})
+		if err != nil {
+			t.Fatal(err)
+		}
+		material, err := inspect.ParseSecret(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inspected := inspect.Inspect(now, material, inspect.Roots{}); report.Items[0].Right != c.right || inspected.Right != c.right {
+			t.Errorf("%s: verify says %v, inspect %v, want %v: %v %v", name, report.Items[0].Right, inspected.Right, c.right, report.Items[0].Problems, inspected.Problems)
+		}
 	}
 }
