@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -160,8 +161,12 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// ErrBothLayouts is told of a PluggedSecret that holds an authority twice.
+var ErrBothLayouts = errors.New("holds both layouts")
+
 // Plugged returns the pieces of the operator's own authority in PluggedSecret,
-// in either layout, or false when there is no such Secret. Failures to reach
+// in either layout, or false when there is no such Secret. Of both layouts one
+// counts, and ErrBothLayouts is told. Failures to reach
 // the API server are told and tried again until ctx ends: taking one for
 // absence would make a root that nobody asked for.
 func Plugged(ctx context.Context, client kubernetes.Interface, namespace string, tell func(error)) (trust.Pieces, bool, error) {
@@ -170,6 +175,9 @@ func Plugged(ctx context.Context, client kubernetes.Interface, namespace string,
 		secret, err := client.CoreV1().Secrets(namespace).Get(ctx, PluggedSecret, metav1.GetOptions{})
 		switch {
 		case err == nil:
+			if holds(secret, CACertKey) && holds(secret, corev1.TLSCertKey) {
+				tell(fmt.Errorf("%s/%s %w: %v count, %v do not", namespace, PluggedSecret, ErrBothLayouts, pluggedKeys, pluggedTLSKeys))
+			}
 			return pluggedPieces(secret), true, nil
 		case apierrors.IsNotFound(err):
 			return trust.Pieces{}, false, nil
@@ -182,23 +190,37 @@ func Plugged(ctx context.Context, client kubernetes.Interface, namespace string,
 	}
 }
 
-// pluggedPieces prefers the four .pem names; a Secret with a tls.crt and
-// without a ca-cert.pem is of cert-manager's layout, its chain in tls.crt.
+// The two layouts of PluggedSecret: Istio's, and cert-manager's, whose chain is
+// in tls.crt.
+var (
+	pluggedKeys    = []string{CACertKey, CAKeyKey, PluggedChainKey, PluggedRootKey}
+	pluggedTLSKeys = []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, "ca.crt"}
+)
+
+func holds(secret *corev1.Secret, keys ...string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { _, ok := secret.Data[key]; return ok })
+}
+
+// pluggedPieces prefers the four .pem names. Without any known key all of them
+// are named: the operator may have chosen others.
 func pluggedPieces(secret *corev1.Secret) trust.Pieces {
-	_, pem := secret.Data[CACertKey]
-	if _, tls := secret.Data[corev1.TLSCertKey]; tls && !pem {
+	if holds(secret, corev1.TLSCertKey) && !holds(secret, CACertKey) {
 		return trust.Pieces{
 			Cert:  piece(secret, corev1.TLSCertKey),
 			Key:   piece(secret, corev1.TLSPrivateKeyKey),
 			Roots: piece(secret, "ca.crt"),
 		}
 	}
-	return trust.Pieces{
+	pieces := trust.Pieces{
 		Cert:  piece(secret, CACertKey),
 		Key:   piece(secret, CAKeyKey),
 		Chain: piece(secret, PluggedChainKey),
 		Roots: piece(secret, PluggedRootKey),
 	}
+	if !holds(secret, slices.Concat(pluggedKeys, pluggedTLSKeys)...) {
+		pieces.Cert.Name += fmt.Sprintf(" (there is none of %v, nor of %v)", pluggedKeys, pluggedTLSKeys)
+	}
+	return pieces
 }
 
 func piece(secret *corev1.Secret, key string) trust.Piece {

@@ -6,7 +6,9 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -26,7 +28,7 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 		if cfg, err = rest.InClusterConfig(); err != nil {
 			return nil, fmt.Errorf("reach the API server as a pod: %w: outside a cluster, give --kube-config", err)
 		}
-	} else if cfg, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+	} else if cfg, err = readKubeconfig(kubeconfig); err != nil {
 		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 	}
 	cfg.UserAgent = userAgent
@@ -35,6 +37,22 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	return cfg, nil
+}
+
+// readKubeconfig takes the file and nothing else: an empty one does not stand
+// for the pod's own rights. Its errors do not name the file.
+func readKubeconfig(path string) (*rest.Config, error) {
+	file, err := clientcmd.LoadFromFile(path)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, e.Err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := clientcmd.ResolveLocalPaths(file); err != nil {
+		return nil, err
+	}
+	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
 }
 
 // Client returns a client of the API server.

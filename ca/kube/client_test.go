@@ -45,13 +45,29 @@ func TestConfigErrors(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for name, c := range map[string]struct{ path, text string }{
 		"outside a cluster": {"", "outside a cluster, give --kube-config"},
-		"missing":           {missing, "read kubeconfig " + missing + ": "},
+		"missing":           {missing, "read kubeconfig " + missing + ": no such file or directory"},
+		"a folder":          {t.TempDir(), ": is a directory"},
 		"empty":             {write(t, ""), "read kubeconfig "},
 		"garbage":           {write(t, "\x00{"), "read kubeconfig "},
 		"no such context":   {write(t, strings.ReplaceAll(kubeconfig, "current-context: a", "current-context: b")), "read kubeconfig "},
 	} {
 		if _, err := Config(c.path, ""); err == nil || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v", name, err)
+		} else if c.path != "" && strings.Count(err.Error(), c.path) != 1 {
+			t.Errorf("%s names the file more than once: %v", name, err)
 		}
+	}
+}
+
+// TestPathsInAKubeconfig are relative to it, as kubectl reads them.
+func TestPathsInAKubeconfig(t *testing.T) {
+	path := write(t, strings.ReplaceAll(kubeconfig, "token: x", "tokenFile: token"))
+	token := filepath.Join(filepath.Dir(path), "token")
+	if err := os.WriteFile(token, []byte("y"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Config(path, "")
+	if err != nil || cfg.BearerTokenFile != token {
+		t.Errorf("token file %v (%v)", cfg, err)
 	}
 }

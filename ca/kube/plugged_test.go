@@ -41,6 +41,9 @@ func TestPluggedLayouts(t *testing.T) { // compatibility 3.2; 9, complaint 24
 			if err != nil || !signer.Cert().Equal(want.Cert) || len(signer.Chain()) != 2 || !signer.Roots()[0].Equal(want.Root().Cert) {
 				t.Errorf("%s: %v", name, err)
 			}
+			if twice := len(s.told) == 1 && errors.Is(s.told[0], ErrBothLayouts); twice != (len(data) == 7) {
+				t.Errorf("%s: told %v", name, s.told)
+			}
 			s.untouched(t)
 		}
 	})
@@ -68,7 +71,7 @@ func TestPluggedNamesWhatIsMissing(t *testing.T) { // specifications 9.10
 		s := newStore(caSecret(PluggedSecret, nil))
 		if pieces, found, err := Plugged(t.Context(), s, storage, s.tell); err != nil || !found {
 			t.Errorf("empty: found %v, error %v", found, err)
-		} else if _, err := trust.NewSigner(time.Now(), pieces); err == nil || !strings.Contains(err.Error(), "key ca-cert.pem") {
+		} else if _, err := trust.NewSigner(time.Now(), pieces); err == nil || !strings.Contains(err.Error(), "key ca-cert.pem (there is none of [ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem], nor of [tls.crt tls.key ca.crt]): is missing or empty") {
 			t.Errorf("empty: %v", err)
 		}
 	})

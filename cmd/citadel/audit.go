@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"citadel/ca"
 )
@@ -27,9 +28,25 @@ func openAudit(path string, stdout io.Writer) (*auditStream, error) {
 	// A pipe that nobody reads is an error, not a wait.
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the audit log: %w", err)
+		return nil, fmt.Errorf("--audit-log: open the audit log: %w", err)
 	}
-	return &auditStream{out: file, close: file.Close}, nil
+	return &auditStream{out: impatient{file, auditPatience}, close: file.Close}, nil
+}
+
+// auditPatience is how long a record may wait for a reader of the pipe that
+// --audit-log names: signing waits for it, and /readyz too.
+const auditPatience = 3 * time.Second
+
+// impatient is a file whose writes fail where they would wait for long.
+type impatient struct {
+	*os.File
+	wait time.Duration
+}
+
+// Write is of io.Writer.
+func (i impatient) Write(p []byte) (int, error) {
+	_ = i.SetWriteDeadline(time.Now().Add(i.wait)) // only pipes have one, and only they need it
+	return i.File.Write(p)
 }
 
 func (a *auditStream) write(r ca.AuditRecord) error {

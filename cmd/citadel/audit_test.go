@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,5 +104,43 @@ func TestAuditFailureIsTold(t *testing.T) {
 	}
 	if _, err := openAudit(filepath.Join(t.TempDir(), "no", "folder"), nil); err == nil || !strings.Contains(err.Error(), "open the audit log") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestAuditPipe: one that nobody reads is an error, not a wait, when it is
+// opened and when it has filled up.
+func TestAuditPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openAudit(path, nil); err == nil || !strings.Contains(err.Error(), "--audit-log: open the audit log: open "+path+": ") {
+		t.Errorf("without a reader: %v", err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	stream, err := openAudit(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, ok := stream.out.(impatient)
+	if !ok {
+		t.Fatalf("writes to a %T", stream.out)
+	}
+	stream.out = impatient{file.File, 20 * time.Millisecond}
+	record := ca.AuditRecord{Evidence: strings.Repeat("x", 8<<10)}
+	for range 1000 {
+		if err = stream.write(record); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) || stream.failing() == nil {
+		t.Errorf("with a reader that does not read: %v", err)
+	}
+	if err := stream.close(); err != nil {
+		t.Error(err)
 	}
 }

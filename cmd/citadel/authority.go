@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -44,11 +42,17 @@ func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface)
 
 // loadSigner also tells whether it is the root in the CA secret.
 func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (signer *trust.Signer, stored bool, err error) {
-	tell := func(err error) { log.Warn("authority is not loaded yet", "err", err) }
+	tell := func(err error) {
+		if errors.Is(err, kube.ErrBothLayouts) {
+			log.Warn("operator's own CA is there twice", "err", err)
+			return
+		}
+		log.Warn("authority is not loaded yet", "err", err)
+	}
 	switch c.source {
 	case sourceFiles:
-		signer, err = c.signerFromFiles()
-		return signer, false, err
+		log.Info("operator's own CA", "file", c.signingCert)
+		return c.signer, false, nil
 	case sourcePlugged, sourceAuto:
 		pieces, found, err := kube.Plugged(ctx, client, c.namespace, tell)
 		switch {
@@ -85,41 +89,8 @@ func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interfa
 
 // withExtraRoots adds the roots of --root-cert to every bundle.
 func (c *config) withExtraRoots(signer *trust.Signer) (*trust.Signer, error) {
-	if c.rootCert == "" {
+	if len(c.extraRoots.PEM) == 0 {
 		return signer, nil
 	}
-	extra, err := readPiece(c.rootCert)
-	if err != nil {
-		return nil, err
-	}
-	return signer.WithRoots(extra)
-}
-
-func (c *config) signerFromFiles() (*trust.Signer, error) {
-	var p trust.Pieces
-	var errs []error
-	read := func(to *trust.Piece, path string) {
-		if path == "" {
-			return
-		}
-		var err error
-		*to, err = readPiece(path)
-		errs = append(errs, err)
-	}
-	read(&p.Cert, c.signingCert)
-	read(&p.Key, c.signingKey)
-	read(&p.Chain, c.certChain)
-	read(&p.Roots, c.rootCert)
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return trust.NewSigner(time.Now(), p)
-}
-
-func readPiece(path string) (trust.Piece, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return trust.Piece{}, fmt.Errorf("read a piece of the CA: %w", err)
-	}
-	return trust.Piece{Name: path, PEM: text}, nil
+	return signer.WithRoots(c.extraRoots)
 }

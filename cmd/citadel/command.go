@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"citadel/cmd/internal/daemon"
 )
@@ -18,7 +19,8 @@ const (
 	exitUsage   = 2
 )
 
-// usageError is a mistake on the command line or in the environment.
+// usageError is a mistake on the command line, in the environment, or in a file
+// that these name.
 type usageError struct{ error }
 
 const example = `  # in a cluster, as deploy/ runs it
@@ -34,8 +36,7 @@ const example = `  # in a cluster, as deploy/ runs it
 
 // run is the whole program but for the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	cmd := newCommand(stdout, stderr)
-	cmd.SetArgs(args)
+	cmd := newCommand(args, stdout, stderr)
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -48,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailure
 }
 
-func newCommand(stdout, stderr io.Writer) *cobra.Command {
+func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 	flags := daemon.NewFlags("CITADEL_")
 	opts := newOptions(flags)
 	cmd := &cobra.Command{
@@ -56,12 +57,18 @@ func newCommand(stdout, stderr io.Writer) *cobra.Command {
 		Short: "Certificate authority of a service mesh",
 		Long: "citadel keeps one Kubernetes Secret per service account filled with a private key, a SPIFFE\n" +
 			"certificate chain and the roots, and rotates it. Each flag can also be set by the environment:\n" +
-			"CITADEL_ and its name in capitals, with _ for -.",
+			"CITADEL_ and its name in capitals, with _ for -. Flags of Istio's Citadel that do nothing here\n" +
+			"are accepted with a warning, and not listed.",
 		Example:       example,
 		Version:       daemon.BuildVersion().String(),
-		Args:          noArguments,
+		Args:          cobra.ArbitraryArgs, // checked with the flags
 		SilenceErrors: true, SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // ReportUnknown tells
+		RunE: func(cmd *cobra.Command, rest []string) error {
+			flags.ReportUnknown(cmd.Flags(), args)
+			if err := noArguments(cmd, rest); err != nil {
+				flags.Report(err)
+			}
 			flags.ReadEnvironment(cmd.Flags())
 			cfg, err := opts.validate(cmd.Flags())
 			if err != nil {
@@ -72,16 +79,23 @@ func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	}
 	cmd.Flags().Bool("version", false, "print the version") // without cobra's -v, which was the ancestor's verbosity
 	flags.AddTo(cmd.Flags())
+	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if _, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && !cmd.HasParent() { // the last argument: all others are read
+			flags.Report(err)
+			err = cmd.RunE(cmd, nil)
+		}
+		return usageError{err}
+	})
 	cmd.SetUsageFunc(func(*cobra.Command) error {
-		fmt.Fprintf(stdout, "Usage:\n  citadel [flags]\n  citadel version\n\nExamples:\n%s\n", example)
+		fmt.Fprintf(stdout, "Usage:\n  citadel [flags]\n  citadel probe --probe-path file --interval duration\n  citadel version\n\nExamples:\n%s\n", example)
 		flags.Usage(stdout)
-		fmt.Fprintln(stdout, "\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong flags.")
+		fmt.Fprintln(stdout, "\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong flags, variables or files that they name.")
 		return nil
 	})
-	cmd.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: noArguments, Run: func(*cobra.Command, []string) {
+	cmd.AddCommand(newProbe(stdout), &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments, Run: func(*cobra.Command, []string) {
 		fmt.Fprintln(stdout, daemon.BuildVersion())
 	}})
 	cmd.CompletionOptions.DisableDefaultCmd = true

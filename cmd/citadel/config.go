@@ -2,8 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
 	"citadel/ca/trust"
@@ -27,27 +28,33 @@ const (
 	sourceFiles                    // files named by flags
 )
 
-// config is what the flags say, checked.
+// config is what the flags and the files that they name say, checked.
 type config struct {
 	*options
-	td        spiffeid.TrustDomain
-	source    source
-	caKey     trust.KeyType
-	leafKey   trust.KeyType
-	dnsNames  ca.DNSNames
-	scope     secretcontroller.Scope
-	namespace string
+	client     kubernetes.Interface
+	td         spiffeid.TrustDomain
+	source     source
+	signer     *trust.Signer // of sourceFiles
+	extraRoots trust.Piece   // for every bundle beside the signer's own; may be empty
+	caKey      trust.KeyType
+	leafKey    trust.KeyType
+	dnsNames   ca.DNSNames
+	scope      secretcontroller.Scope
+	namespace  string
 }
 
-// validate checks every flag, and reports all that is wrong at once.
+// validate checks every flag and every file that a flag names, and reports all
+// that is wrong at once.
 func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c := &config{options: o, namespace: o.storageNamespace, dnsNames: ca.DNSNames{}}
+	c.checkCluster()
 	c.checkNamespaces(given)
 	c.checkAuthority(given)
 	c.checkTimes()
 	c.checkWorkloads()
 	c.checkReplicas()
 	c.checkLogs()
+	c.checkLiveness()
 	if problems := o.flags.Problems(); len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
@@ -58,6 +65,7 @@ func (c *config) checkNamespaces(given *pflag.FlagSet) {
 	list := c.listened
 	if fallback, ok := os.LookupEnv("NAMESPACE"); ok && !given.Changed("listened-namespaces") {
 		list = fallback
+		c.flags.SetBy("listened-namespaces", "NAMESPACE")
 	}
 	if strings.TrimSpace(list) != "" && strings.Trim(list, ", ") == "" {
 		c.flags.Problem("listened-namespaces", "%q names no namespace: leave it empty for all", list)
@@ -106,9 +114,8 @@ func (c *config) chooseSource(given *pflag.FlagSet) {
 		c.flags.Problem("self-signed-ca", "contradicts --signing-cert, --signing-key and --cert-chain: give one or the others")
 	case anyFile:
 		c.source = sourceFiles
-		c.requireFile("signing-cert", c.signingCert)
-		c.requireFile("signing-key", c.signingKey)
-		c.requireFile("root-cert", c.rootCert)
+		c.readSigner()
+		return
 	case !given.Changed("self-signed-ca"):
 		c.source = sourceAuto
 	case c.selfSigned:
@@ -116,6 +123,7 @@ func (c *config) chooseSource(given *pflag.FlagSet) {
 	default:
 		c.source = sourcePlugged
 	}
+	c.readExtraRoots()
 }
 
 func (c *config) requireFile(flag, path string) {
@@ -129,10 +137,10 @@ func (c *config) checkTimes() {
 	c.positive("max-workload-cert-ttl", c.maxWorkloadTTL)
 	c.positive("self-signed-ca-cert-ttl", c.selfSignedTTL)
 	if c.workloadTTL > c.maxWorkloadTTL {
-		c.flags.Problem("workload-cert-ttl", "%s is above --max-workload-cert-ttl %s: lower the one or raise the other", c.workloadTTL, c.maxWorkloadTTL)
+		c.flags.Problem("workload-cert-ttl", "%s is above %s %s: lower the one or raise the other", c.workloadTTL, c.flags.Name("max-workload-cert-ttl"), c.maxWorkloadTTL)
 	}
 	if c.selfSignedTTL > 0 && c.selfSignedTTL < c.workloadTTL {
-		c.flags.Problem("self-signed-ca-cert-ttl", "%s is below --workload-cert-ttl %s", c.selfSignedTTL, c.workloadTTL)
+		c.flags.Problem("self-signed-ca-cert-ttl", "%s is below %s %s", c.selfSignedTTL, c.flags.Name("workload-cert-ttl"), c.workloadTTL)
 	}
 	c.ratio("workload-cert-grace-period-ratio", c.graceRatio)
 	c.ratio("workload-cert-rotation-jitter", c.jitter)
@@ -193,10 +201,10 @@ func (c *config) checkReplicas() {
 	}
 	c.positive("lease-renew-deadline", c.renewDeadline)
 	if c.renewDeadline >= c.leaseDuration {
-		c.flags.Problem("lease-renew-deadline", "%s must be below --lease-duration %s", c.renewDeadline, c.leaseDuration)
+		c.flags.Problem("lease-renew-deadline", "%s must be below %s %s", c.renewDeadline, c.flags.Name("lease-duration"), c.leaseDuration)
 	}
 	if c.retryPeriod <= 0 || c.retryPeriod*12/10 >= c.renewDeadline {
-		c.flags.Problem("lease-retry-period", "%s must be above zero, and with a fifth added below --lease-renew-deadline %s", c.retryPeriod, c.renewDeadline)
+		c.flags.Problem("lease-retry-period", "%s must be above zero, and with a fifth added below %s %s", c.retryPeriod, c.flags.Name("lease-renew-deadline"), c.renewDeadline)
 	}
 }
 
@@ -210,14 +218,51 @@ func (c *config) checkLogs() {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
 		c.flags.Problem("log-level", "%q: use debug, info, warn or error", c.logLevel)
 	}
-	if c.auditLog == "" {
+	switch c.auditLog {
+	case "":
 		c.flags.Problem("audit-log", "is empty: signatures are always recorded; use - for standard output")
-	} else if info, err := os.Stat(filepath.Dir(c.auditLog)); c.auditLog != "-" && (err != nil || !info.IsDir()) {
-		c.flags.Problem("audit-log", "folder %s of %s is not there", filepath.Dir(c.auditLog), c.auditLog)
+	case "-":
+	default:
+		c.checkFolder("audit-log", c.auditLog)
+	}
+}
+
+func (c *config) checkLiveness() {
+	if c.livenessPath == "" {
+		return
+	}
+	c.checkFolder("liveness-probe-path", c.livenessPath)
+	if c.livenessInterval <= 0 {
+		c.flags.Problem("liveness-probe-interval", "%s must be above zero with %s: it is how often the file is touched", c.livenessInterval, c.flags.Name("liveness-probe-path"))
 	}
 }
 
 // rotation is what the flags say on renewing.
 func (c *config) rotation() secretcontroller.Rotation {
 	return secretcontroller.Rotation{GraceRatio: c.graceRatio, MinGrace: c.minGrace, Jitter: c.jitter, RootWindow: c.rootWindow}
+}
+
+// shortTTL is the life below which certificates are worth a warning: renewal at
+// half of it leaves less time than Secrets take to reach pods.
+const shortTTL = time.Minute
+
+// advice is what the values of good flags make worth saying.
+func (c *config) advice() []string {
+	var out []string
+	say := func(flag, format string, args ...any) {
+		out = append(out, c.flags.Name(flag)+fmt.Sprintf(format, args...))
+	}
+	if c.workloadTTL < shortTTL {
+		say("workload-cert-ttl", " %s is below %s: certificates may end before renewed ones reach their pods", c.workloadTTL, shortTTL)
+	}
+	if c.graceRatio < 0.2 || c.graceRatio > 0.8 {
+		say("workload-cert-grace-period-ratio", " %v is outside [0.2, 0.8]: certificates are renewed very late or very often", c.graceRatio)
+	}
+	if c.livenessInterval != 0 && c.livenessPath == "" {
+		say("liveness-probe-interval", " does nothing without --liveness-probe-path")
+	}
+	if c.serverOnly {
+		say("server-only", ": no secret controller runs, and this version serves nothing else")
+	}
+	return out
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"citadel/ca/catest"
 	"citadel/ca/trust"
 	"citadel/cmd/internal/daemon"
 	"citadel/secretcontroller"
@@ -25,7 +28,7 @@ func configure(t *testing.T, env map[string]string, args ...string) (*config, er
 	o := newOptions(flags)
 	set := pflag.NewFlagSet("citadel", pflag.ContinueOnError)
 	flags.AddTo(set)
-	if err := set.Parse(args); err != nil {
+	if err := set.Parse(append([]string{"--kube-config", nowhere(t)}, args...)); err != nil {
 		t.Fatal(err)
 	}
 	flags.ReadEnvironment(set)
@@ -59,7 +62,28 @@ func id(namespace, account string) spiffeid.ID {
 	return spiffeid.RequireFromString("spiffe://cluster.local/ns/" + namespace + "/sa/" + account)
 }
 
+// operatorsCA returns the flags of an operator's CA in files, signing
+// certificate, key, chain and roots in this order, and a file of another root.
+func operatorsCA(t *testing.T, now time.Time, name string) (flags []string, otherRoot string, issuing *catest.Issuer) {
+	t.Helper()
+	dir := t.TempDir()
+	file := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	issuing = catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: name})
+	pieces := issuing.Pieces(t)
+	return []string{
+		"--signing-cert=" + file("ca-cert.pem", pieces.Cert.PEM), "--signing-key=" + file("ca-key.pem", pieces.Key.PEM),
+		"--cert-chain=" + file("cert-chain.pem", pieces.Chain.PEM), "--root-cert=" + file("root-cert.pem", pieces.Roots.PEM),
+	}, file("other.pem", catest.Root(t, now, catest.Spec{Name: "other"}).PEM()), issuing
+}
+
 func TestConfig(t *testing.T) {
+	files, otherRoot, _ := operatorsCA(t, time.Now(), "issuing")
 	for name, c := range map[string]struct {
 		env  map[string]string
 		args []string
@@ -78,16 +102,22 @@ func TestConfig(t *testing.T) {
 		"opt-in":                       {nil, []string{"--enable-namespaces-by-default=false"}, func(c *config) bool { return !c.scope.EnabledByDefault }},
 		"self-signed":                  {nil, []string{"--self-signed-ca"}, func(c *config) bool { return c.source == sourceSelfSigned }},
 		"self-signed by environment":   {map[string]string{"CITADEL_SELF_SIGNED_CA": "true"}, nil, func(c *config) bool { return c.source == sourceSelfSigned }},
-		"self-signed with a root more": {nil, []string{"--self-signed-ca", "--root-cert=r"}, func(c *config) bool { return c.source == sourceSelfSigned }},
+		"self-signed with a root more": {nil, []string{"--self-signed-ca", "--root-cert=" + otherRoot}, func(c *config) bool { return c.source == sourceSelfSigned }},
 		"not self-signed":              {nil, []string{"--self-signed-ca=false"}, func(c *config) bool { return c.source == sourcePlugged }},
-		"files":                        {nil, []string{"--signing-cert=a", "--signing-key=b", "--root-cert=c"}, func(c *config) bool { return c.source == sourceFiles }},
-		"files, not self-signed":       {nil, []string{"--self-signed-ca=false", "--signing-cert=a", "--signing-key=b", "--root-cert=c"}, func(c *config) bool { return c.source == sourceFiles }},
+		"files":                        {nil, files, func(c *config) bool { return c.source == sourceFiles }},
+		"files, not self-signed":       {nil, append([]string{"--self-signed-ca=false"}, files...), func(c *config) bool { return c.source == sourceFiles }},
 		"TTLs that are equal":          {nil, []string{"--workload-cert-ttl=168h"}, func(c *config) bool { return c.workloadTTL == c.maxWorkloadTTL }},
-		"a TTL of a minute":            {nil, []string{"--workload-cert-ttl=1m"}, func(c *config) bool { return c.workloadTTL == time.Minute }},
-		"ratios at their ends":         {nil, []string{"--workload-cert-grace-period-ratio=0", "--workload-cert-rotation-jitter=1"}, func(c *config) bool { return len(c.advice()) == 1 }},
-		"ratio worth a word":           {nil, []string{"--workload-cert-grace-period-ratio=0.81"}, func(c *config) bool { return strings.Contains(c.advice()[0], "outside [0.2, 0.8]") }},
-		"key types":                    {nil, []string{"--ca-key-type=rsa-4096", "--key-type=RSA-2048"}, func(c *config) bool { return c.caKey == trust.RSA4096 && c.leafKey == trust.RSA2048 }},
-		"no webhooks' names":           {nil, []string{"--append-dns-names=false"}, func(c *config) bool { return len(c.dnsNames) == 0 }},
+		"a TTL of a minute":            {nil, []string{"--workload-cert-ttl=1m"}, func(c *config) bool { return c.workloadTTL == time.Minute && len(c.advice()) == 0 }},
+		"a TTL worth a word":           {nil, []string{"--workload-cert-ttl=2s"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--workload-cert-ttl 2s is below 1m0s") }},
+		"liveness, no interval":        {nil, []string{"--liveness-probe-path=x"}, nil},
+		"liveness, an interval":        {nil, []string{"--liveness-probe-path=x", "--liveness-probe-interval=1m"}, func(c *config) bool { return len(c.advice()) == 0 }},
+		"liveness, nothing but that": {nil, []string{"--liveness-probe-interval=1m"}, func(c *config) bool {
+			return strings.Contains(c.advice()[0], "does nothing without --liveness-probe-path")
+		}},
+		"ratios at their ends": {nil, []string{"--workload-cert-grace-period-ratio=0", "--workload-cert-rotation-jitter=1"}, func(c *config) bool { return len(c.advice()) == 1 }},
+		"ratio worth a word":   {nil, []string{"--workload-cert-grace-period-ratio=0.81"}, func(c *config) bool { return strings.Contains(c.advice()[0], "outside [0.2, 0.8]") }},
+		"key types":            {nil, []string{"--ca-key-type=rsa-4096", "--key-type=RSA-2048"}, func(c *config) bool { return c.caKey == trust.RSA4096 && c.leafKey == trust.RSA2048 }},
+		"no webhooks' names":   {nil, []string{"--append-dns-names=false"}, func(c *config) bool { return len(c.dnsNames) == 0 }},
 		"names of the operator's": {nil, []string{"--append-dns-names=false", "--custom-dns-names=a.web:a.example,a.web:b.example"}, func(c *config) bool {
 			return slices.Equal(c.dnsNames[id("web", "a")], []string{"a.example", "b.example"})
 		}},
@@ -136,6 +166,12 @@ func TestBadFlags(t *testing.T) {
 		"--key-type=":                                   "unknown key type",
 		"--audit-log=" + filepath.Join("no", "folder"):  "folder no of",
 		"--log-level=INFO+1":                            "use debug, info, warn or error",
+		"--listened-namespaces=,":                       `"," names no namespace`,
+		"--lease-duration=15500ms":                      "15.5s must be whole seconds, from 1s to 1h",
+		"--audit-log=" + t.TempDir():                    "is a folder: name a file",
+		"--kube-config=missing":                         "read kubeconfig missing: no such file or directory",
+		"--root-cert=missing":                           "cannot read missing: no such file or directory",
+		"--root-cert=config_test.go":                    "config_test.go holds no PEM certificate",
 	} {
 		_, err := configure(t, nil, arg)
 		flag, _, _ := strings.Cut(arg, "=")
@@ -145,6 +181,77 @@ func TestBadFlags(t *testing.T) {
 		}
 		if named, _, _ := strings.Cut(err.Error(), ":"); named != flag && flag != "--lease-duration" {
 			t.Errorf("%s: the problem is of %s", arg, named)
+		}
+	}
+}
+
+// TestBadFiles: each file that is wrong is told with its flag, all at once; and
+// where each is right alone, the flags of those that do not fit together.
+func TestBadFiles(t *testing.T) {
+	files, otherRoot, _ := operatorsCA(t, time.Now(), "issuing")
+	strangers, _, _ := operatorsCA(t, time.Now(), "stranger")
+	key := strings.TrimPrefix(files[1], "--signing-key=")
+	for name, c := range map[string]struct {
+		args []string
+		want []string // one for each line
+	}{
+		"all missing": {[]string{"--signing-cert=a", "--signing-key=b", "--cert-chain=c", "--root-cert=d"}, []string{
+			"--signing-cert: cannot read a: no such file or directory", "--signing-key: cannot read b: no such file",
+			"--cert-chain: cannot read c: no such file", "--root-cert: cannot read d: no such file"}},
+		"all another kind": {[]string{"--signing-cert=" + key, "--signing-key=" + otherRoot, "--cert-chain=" + t.TempDir(), "--root-cert=config_test.go"}, []string{
+			"--signing-cert: " + key + ` holds a PEM block "PRIVATE KEY" where only certificates belong`,
+			"--signing-key: " + otherRoot + " holds a certificate where a private key belongs",
+			": is a directory", "--root-cert: config_test.go holds no PEM certificate"}},
+		"one missing, one not given": {[]string{files[0], "--signing-key=b"}, []string{"--root-cert: is not given", "--signing-key: cannot read b"}},
+		"another's key":              {[]string{files[0], strangers[1], files[2], files[3]}, []string{"signing key --signing-key " + strings.TrimPrefix(strangers[1], "--signing-key=") + ": the cert does not match the key: it is not the key of --signing-cert "}},
+		"another's root":             {append(files[:3:3], "--root-cert="+otherRoot), []string{"root certificates --root-cert " + otherRoot + ": the chain does not reach the root"}},
+		"a further root is no CA":    {[]string{"--root-cert=" + leaf(t)}, []string{"root certificates --root-cert "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := configure(t, nil, c.args...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(c.want) {
+				t.Errorf("%d problems: %v", len(lines), err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is missing in: %v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "KEY-----") {
+				t.Errorf("quotes the key: %v", err)
+			}
+		})
+	}
+}
+
+// leaf is a file with a certificate that is no CA's.
+func leaf(t *testing.T) string {
+	t.Helper()
+	now := time.Now()
+	cert := catest.Root(t, now, catest.Spec{Name: "leaf", Edit: func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature }})
+	path := filepath.Join(t.TempDir(), "leaf.pem")
+	if err := os.WriteFile(path, cert.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestProblemsNameTheirVariable, also where the variable's value is at fault
+// with another flag.
+func TestProblemsNameTheirVariable(t *testing.T) {
+	_, err := configure(t, map[string]string{
+		"CITADEL_CERT_TTL": "200h", "CITADEL_MAX_WORKLOAD_CERT_TTL": "100h", "CITADEL_ROOT_CERT": "missing", "NAMESPACE": "Not_Ok",
+	}, "--lease-duration=0s")
+	for _, want := range []string{
+		"--workload-cert-ttl (set by CITADEL_CERT_TTL): 200h0m0s is above --max-workload-cert-ttl (set by CITADEL_MAX_WORKLOAD_CERT_TTL) 100h0m0s",
+		"--root-cert (set by CITADEL_ROOT_CERT): cannot read missing", "--listened-namespaces (set by NAMESPACE): ", "--lease-duration: 0s",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
 		}
 	}
 }

@@ -48,12 +48,14 @@ type options struct {
 	renewDeadline time.Duration
 	retryPeriod   time.Duration
 
-	monitoringPort int
-	profiling      bool
-	logFormat      string
-	logLevel       string
-	logAsJSON      bool
-	auditLog       string
+	monitoringPort   int
+	profiling        bool
+	logFormat        string
+	logLevel         string
+	logAsJSON        bool
+	auditLog         string
+	livenessPath     string
+	livenessInterval time.Duration
 }
 
 func newOptions(flags *daemon.Flags) *options {
@@ -91,7 +93,7 @@ func (o *options) authorityFlags(f *pflag.FlagSet) {
 }
 
 func (o *options) workloadFlags(f *pflag.FlagSet) {
-	f.DurationVar(&o.workloadTTL, "workload-cert-ttl", 19*time.Hour, "life of workload certificates")
+	f.DurationVar(&o.workloadTTL, "workload-cert-ttl", 19*time.Hour, "life of workload certificates; below 1m they may end before renewed ones reach their pods")
 	f.DurationVar(&o.maxWorkloadTTL, "max-workload-cert-ttl", 168*time.Hour, "most that a workload certificate may live")
 	d := secretcontroller.DefaultRotation()
 	f.Float64Var(&o.graceRatio, "workload-cert-grace-period-ratio", d.GraceRatio, "part of the life before the end in which a certificate is renewed, 0 to 1")
@@ -121,7 +123,9 @@ func (o *options) monitorFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.logAsJSON, "log_as_json", false, "the same as --log-format json")
-	f.StringVar(&o.auditLog, "audit-log", "-", "`file` for the audit records of signatures, JSON lines; -: standard output")
+	f.StringVar(&o.auditLog, "audit-log", "-", "`file` for the audit records of signatures, JSON lines, made with mode 0600; -: standard output")
+	f.StringVar(&o.livenessPath, "liveness-probe-path", "", "`file` to touch while citadel is alive, for citadel probe; empty: none")
+	f.DurationVar(&o.livenessInterval, "liveness-probe-interval", 0, "how often to touch it; needed with --liveness-probe-path")
 }
 
 // retiredFlags keeps manifests of the ancestors working.
@@ -131,7 +135,7 @@ func (o *options) retiredFlags(f *pflag.FlagSet) {
 	const (
 		noAPI      = "this version does not serve the CSR API"
 		noUpstream = "there is no upstream CA"
-		probes     = "use /healthz and /readyz on the monitoring port"
+		probes     = "citadel is checked each time that the file of --liveness-probe-path is touched, and by /healthz"
 		logs       = "use --log-format and --log-level"
 		noCtrlz    = "there is no ControlZ: use the monitoring port"
 		noCA       = "certificates of CAs are not issued"
@@ -141,10 +145,11 @@ func (o *options) retiredFlags(f *pflag.FlagSet) {
 		"grpc-port": noAPI, "grpc-host-identities": noAPI, "grpc-hostname": noAPI,
 		"org": noUpstream, "requested-ca-cert-ttl": noUpstream, "key-size": "use --key-type",
 		"upstream-ca-cert-file": noUpstream, "upstream-auth": noUpstream,
-		"liveness-probe-path": probes, "liveness-probe-interval": probes, "probe-check-interval": probes,
-		"ctrlz_address": noCtrlz, "ctrlz_port": noCtrlz,
+		"probe-check-interval": probes,
+		"ctrlz_address":        noCtrlz, "ctrlz_port": noCtrlz,
 		"log_output_level": logs, "log_target": logs, "log_stacktrace_level": logs, "log_caller": logs, "log_rotate": logs,
 		"log_rotate_max_age": logs, "log_rotate_max_backups": logs, "log_rotate_max_size": logs,
+		"v": logs, "vmodule": logs, "stderrthreshold": logs, "log_dir": logs, "log_backtrace_at": logs, // glog, 0.2 to 0.4
 		"self-signed-ca-org":                   "the trust domain is the root's organization",
 		"self-signed-root-cert-check-interval": "roots are not rotated by themselves", "self-signed-root-cert-grace-period-percentile": "roots are not rotated by themselves",
 	} {
@@ -152,7 +157,7 @@ func (o *options) retiredFlags(f *pflag.FlagSet) {
 	}
 	for name, why := range map[string]string{
 		"sds-enabled": noAPI, "sign-ca-certs": noCA, "explicit-opt-in": noPolicy,
-		"logtostderr": logs, "enable-jitter-for-root-cert-rotator": "roots are not rotated by themselves",
+		"logtostderr": logs, "alsologtostderr": logs, "enable-jitter-for-root-cert-rotator": "roots are not rotated by themselves",
 	} {
 		o.flags.Retired(f, name, why, true)
 	}

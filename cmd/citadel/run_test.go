@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -36,15 +37,24 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// runCitadel runs citadel in this process with a kubeconfig that is not there
-// and without a monitoring port, which flags may change.
-func runCitadel(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+// runCitadel runs citadel in this process, without a monitoring port and with
+// an API server that does not answer, which flags may change, and stops it when
+// it has found that out: exit code 0 means that the flags were accepted.
+func runCitadel(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	for name, value := range env {
-		t.Setenv(name, value)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, log := output{}, output{wait: "authority is not loaded yet", seen: make(chan struct{})}
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, append([]string{"--kube-config", nowhere(t), "--monitoring-port=0"}, args...), &out, &log)
+	}()
+	select {
+	case <-log.seen:
+		cancel()
+		code = <-ended
+	case code = <-ended:
 	}
-	var out, log output
-	code = run(t.Context(), append([]string{"--kube-config=missing", "--monitoring-port=0"}, args...), &out, &log)
 	return code, out.String(), log.String()
 }
 
@@ -91,5 +101,23 @@ func TestStopsWhileTheAPIServerIsAway(t *testing.T) {
 				t.Errorf("it said %s", stderr.String())
 			}
 		})
+	}
+}
+
+// TestStandardOutputMayBeGone: a reader that has left is an error of a write,
+// and does not kill the process.
+func TestStandardOutputMayBeGone(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "citadel", "version") // TestMain put it into the path
+	cmd.Stdout = writer
+	if err := cmd.Run(); err != nil {
+		t.Errorf("ended with %v", err)
 	}
 }

@@ -13,9 +13,16 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"citadel": main})
 }
 
-// TestScripts runs the real command, as testdata/script says.
+// TestScripts runs the real command, as testdata/script says. Flags that are
+// accepted lead to exit code 1: the monitoring port is in use.
 func TestScripts(t *testing.T) {
+	port, kubeconfig := busyPort(t), nowhere(t)
 	testscript.Run(t, testscript.Params{
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("CITADEL_MONITORING_PORT", port)
+			env.Setenv("CITADEL_KUBE_CONFIG", kubeconfig)
+			return nil
+		},
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},

@@ -7,9 +7,8 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -111,20 +110,10 @@ func TestNoAuthorityEndsInSilence(t *testing.T) {
 // by being half there.
 func TestWhereTheSignerComesFrom(t *testing.T) {
 	now := time.Now()
-	issuing := catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: "issuing"})
+	files, other, issuing := operatorsCA(t, now, "issuing")
 	pieces := issuing.Pieces(t)
-	dir := t.TempDir()
-	file := func(name string, text []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	cert, key := file("ca-cert.pem", pieces.Cert.PEM), file("ca-key.pem", pieces.Key.PEM)
-	chain, root := file("cert-chain.pem", pieces.Chain.PEM), file("root-cert.pem", pieces.Roots.PEM)
-	other := file("other.pem", catest.Root(t, now, catest.Spec{Name: "other"}).PEM())
-	files := []string{"--signing-cert=" + cert, "--signing-key=" + key, "--cert-chain=" + chain, "--root-cert=" + root}
+	both := secretOf(t, issuing)
+	maps.Copy(both, map[string][]byte{"tls.crt": nil, "tls.key": nil})
 	for name, c := range map[string]struct {
 		args   []string
 		secret map[string][]byte // cacerts
@@ -133,7 +122,6 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 	}{
 		"files":                                {files, nil, "issuing", 1},
 		"files, though there is a Secret":      {files, map[string][]byte{"ca-cert.pem": nil}, "issuing", 1},
-		"files, one of them another's":         {append(files[:3:3], "--root-cert="+other), nil, "root certificates " + other + ": the chain does not reach the root", 0},
 		"Secret":                               {nil, secretOf(t, issuing), "issuing", 1},
 		"Secret, and no other will do":         {[]string{"--self-signed-ca=false"}, secretOf(t, issuing), "issuing", 1},
 		"no Secret, and no other will do":      {[]string{"--self-signed-ca=false"}, nil, "no signing cert has been specified", 0},
@@ -141,7 +129,9 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 		"nothing":                              {nil, nil, "cluster.local root", 1},
 		"self-signed, though there is another": {[]string{"--self-signed-ca"}, secretOf(t, issuing), "cluster.local root", 1},
 		"self-signed with a root more":         {[]string{"--self-signed-ca", "--root-cert=" + other}, nil, "cluster.local root", 2},
-		"self-signed, the other root missing":  {[]string{"--self-signed-ca", "--root-cert=missing.pem"}, nil, "missing.pem: no such file", 0},
+		"Secret of both layouts":               {nil, both, "issuing", 1},
+		"Secret with a root more":              {[]string{"--root-cert=" + other}, secretOf(t, issuing), "issuing", 2},
+		"Secret of other keys":                 {nil, map[string][]byte{"cert": nil}, "there is none of [ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem], nor of [tls.crt tls.key ca.crt]", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := configure(t, nil, c.args...)
@@ -152,7 +142,8 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 			if c.secret != nil {
 				client = fake.NewSimpleClientset(cacerts(c.secret))
 			}
-			a, err := loadAuthority(t.Context(), &process{cfg: cfg, log: quiet(), audit: &auditStream{out: io.Discard}}, client)
+			var said bytes.Buffer
+			a, err := loadAuthority(t.Context(), &process{cfg: cfg, log: slog.New(slog.NewTextHandler(&said, nil)), audit: &auditStream{out: io.Discard}}, client)
 			if err != nil {
 				if c.roots > 0 || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v", err)
@@ -162,6 +153,9 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 					t.Error("and yet a self-signed root was made")
 				}
 				return
+			}
+			if twice := strings.Contains(said.String(), `level=WARN msg="operator's own CA is there twice"`); twice != (name == "Secret of both layouts") {
+				t.Errorf("it says %s", said.String())
 			}
 			s := a.Signer()
 			if c.roots != len(s.Roots()) || !strings.Contains(s.Cert().Subject.CommonName, c.want) {

@@ -6,7 +6,7 @@ package daemon
 import (
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -19,6 +19,7 @@ type Flags struct {
 	sections []section
 	problems []error
 	warnings []string
+	setBy    map[string]string // by flag, the variable that its value is of
 }
 
 type section struct {
@@ -28,7 +29,7 @@ type section struct {
 
 // NewFlags returns an empty set of flags, which the environment sets by the
 // prefix and the flag's name in capitals, dashes as underscores.
-func NewFlags(prefix string) *Flags { return &Flags{prefix: prefix} }
+func NewFlags(prefix string) *Flags { return &Flags{prefix: prefix, setBy: map[string]string{}} }
 
 // Section adds a titled group of flags.
 func (f *Flags) Section(title string) *pflag.FlagSet {
@@ -42,14 +43,18 @@ func (f *Flags) Section(title string) *pflag.FlagSet {
 // warning.
 func (f *Flags) Alias(set *pflag.FlagSet, old, name string) {
 	target := set.Lookup(name)
-	set.AddFlag(&pflag.Flag{Name: old, Value: warning{target.Value, f, fmt.Sprintf("--%s is called --%s now", old, name), target},
+	set.AddFlag(&pflag.Flag{Name: old, Value: warning{target.Value, f, old, fmt.Sprintf("is called --%s now", name), target},
 		DefValue: target.DefValue, NoOptDefVal: target.NoOptDefVal, Hidden: true})
 }
 
 // Retired accepts a flag that no longer does anything, with a warning that
-// says why. A boolean one may be given without a value.
+// says why. A boolean one may be given without a value; one of a single letter
+// with one dash or two.
 func (f *Flags) Retired(set *pflag.FlagSet, name, why string, boolean bool) {
-	flag := &pflag.Flag{Name: name, Value: warning{Value: new(ignored), flags: f, text: fmt.Sprintf("--%s is ignored: %s", name, why)}, Hidden: true}
+	flag := &pflag.Flag{Name: name, Value: warning{Value: new(ignored), flags: f, name: name, rest: "is ignored: " + why}, Hidden: true}
+	if len(name) == 1 {
+		flag.Shorthand = name
+	}
 	if boolean {
 		flag.NoOptDefVal = "true"
 	}
@@ -68,34 +73,57 @@ func (f *Flags) AddTo(set *pflag.FlagSet) {
 	}
 }
 
-// ReadEnvironment sets the flags that were not given from their variables.
-func (f *Flags) ReadEnvironment(set *pflag.FlagSet) {
-	set.VisitAll(func(flag *pflag.Flag) {
-		text, ok := os.LookupEnv(f.Variable(flag.Name))
-		if !ok || flag.Changed {
-			return
+// ReportUnknown notes the flags among a command's arguments that are not in
+// set, for a command that goes on past them: they must not hide what else is
+// wrong. Their values are not told: they may be secrets.
+func (f *Flags) ReportUnknown(set *pflag.FlagSet, args []string) {
+	for i := 0; i < len(args) && args[i] != "--"; i++ {
+		given, _, hasValue := strings.Cut(args[i], "=")
+		name := strings.TrimLeft(given, "-")
+		if name == "" || name == given {
+			continue // a value of the flag before it, or the command's own argument
 		}
-		c, isOurs := flag.Value.(collecting)
-		if !isOurs || c.stoodIn() {
-			return
+		flag := set.Lookup(name)
+		if !strings.HasPrefix(given, "--") {
+			flag, given, hasValue = set.ShorthandLookup(name[:1]), "-"+name[:1], hasValue || len(name) > 1
 		}
-		flag.Changed = true
-		_ = c.Set(text) // collecting never fails
-	})
+		switch {
+		case flag == nil:
+			f.Report(fmt.Errorf("unknown flag: %s", given))
+		case !hasValue && flag.NoOptDefVal == "":
+			i++ // its value, whatever that looks like
+		}
+	}
 }
 
-// Variable is the environment variable of a flag.
-func (f *Flags) Variable(name string) string {
-	return f.prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+// Name is how messages call a flag: with the variable that set it, if one did.
+func (f *Flags) Name(flag string) string {
+	name := "--" + flag
+	if len(flag) == 1 {
+		name = "-" + flag
+	}
+	if variable, ok := f.setBy[flag]; ok {
+		name += " (set by " + variable + ")"
+	}
+	return name
 }
 
 // Problem notes that a flag's value is wrong.
 func (f *Flags) Problem(name, format string, args ...any) {
-	f.problems = append(f.problems, fmt.Errorf("--%s: "+format, append([]any{name}, args...)...))
+	f.Report(fmt.Errorf("%s: "+format, append([]any{f.Name(name)}, args...)...))
 }
+
+// Report notes a problem that names its flags itself.
+func (f *Flags) Report(err error) { f.problems = append(f.problems, err) }
 
 // Problems is everything that is wrong, in the order it was found.
 func (f *Flags) Problems() []error { return f.problems }
+
+func (f *Flags) warn(text string) {
+	if !slices.Contains(f.warnings, text) {
+		f.warnings = append(f.warnings, text)
+	}
+}
 
 // Warnings is what a person should know about the flags that were given, each
 // once.
@@ -138,18 +166,14 @@ func (c collecting) stoodIn() bool {
 type warning struct {
 	pflag.Value
 	flags  *Flags
-	text   string
+	name   string
+	rest   string      // what is said after the name
 	target *pflag.Flag // what it stands for; may be nil
 }
 
 // Set warns and passes the value on.
 func (v warning) Set(text string) error {
-	for _, w := range v.flags.warnings {
-		if w == v.text {
-			return v.Value.Set(text)
-		}
-	}
-	v.flags.warnings = append(v.flags.warnings, v.text)
+	v.flags.warn(v.flags.Name(v.name) + " " + v.rest)
 	if v.target != nil {
 		v.target.Changed = true
 	}

@@ -32,6 +32,7 @@ func newProgram() *program {
 	p.flags.Alias(certs, "ttl", "cert-ttl")
 	p.flags.Alias(certs, "dns", "append-dns-names")
 	p.flags.Retired(old, "grpc-port", "there is no gRPC", false)
+	p.flags.Retired(old, "v", "use a level", false)
 	p.flags.Retired(old, "sds-enabled", "there is no SDS", true)
 	p.flags.AddTo(p.set)
 	return p
@@ -92,7 +93,7 @@ func TestProblemsAreCollected(t *testing.T) {
 	for _, problem := range p.flags.Problems() {
 		got = append(got, problem.Error())
 	}
-	for i, want := range []string{`--cert-ttl: "soon": `, `--port: "http": `, `--ttl: "never": `, `--append-dns-names: "perhaps": `, `--log_names: "y" is no name of 7`} {
+	for i, want := range []string{`--cert-ttl: "soon": `, `--port: "http": `, `--ttl: "never": `, `--append-dns-names (set by TEST_APPEND_DNS_NAMES): "perhaps": `, `--log_names: "y" is no name of 7`} {
 		if i >= len(got) || !strings.HasPrefix(got[i], want) {
 			t.Errorf("problem %d is not %s…: %q", i, want, got)
 		}
@@ -113,6 +114,33 @@ func TestUnknownFlagsAndMissingValuesFail(t *testing.T) {
 	}
 }
 
+// TestReportUnknown: by name and without a value; what is a flag's value is
+// none itself.
+func TestReportUnknown(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                      "",
+		"--cert-ttl 2h --append-dns-names -v 2": "",
+		"--no-such=1 -x --nor-this 2 -y=3":      "--no-such -x --nor-this -y",
+		"--log_names --no-such":                 "", // its value
+		"--log_names=a --no-such":               "--no-such",
+		"--append-dns-names --no-such":          "--no-such", // a boolean takes no further argument
+		"-v --no-such --nor-this":               "--nor-this",
+		"-v2 --no-such":                         "--no-such",
+		"-- --no-such":                          "",
+		"a - -= --=":                            "",
+	} {
+		p := newProgram()
+		p.flags.ReportUnknown(p.set, strings.Fields(args))
+		var got []string
+		for _, problem := range p.flags.Problems() {
+			got = append(got, strings.TrimPrefix(problem.Error(), "unknown flag: "))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	for name, c := range map[string]struct {
 		env  map[string]string
@@ -125,7 +153,8 @@ func TestWarnings(t *testing.T) {
 		"retired":          {nil, []string{"--grpc-port=8060", "--grpc-port", "1"}, []string{"--grpc-port is ignored: there is no gRPC"}},
 		"retired boolean":  {nil, []string{"--sds-enabled", "--sds-enabled=false"}, []string{"--sds-enabled is ignored: there is no SDS"}},
 		"retired anything": {nil, []string{"--sds-enabled=perhaps", "--grpc-port=x"}, []string{"--sds-enabled is ignored: there is no SDS", "--grpc-port is ignored: there is no gRPC"}},
-		"environment":      {map[string]string{"TEST_GRPC_PORT": "1", "TEST_TTL": "1h"}, nil, []string{"--ttl is called --cert-ttl now", "--grpc-port is ignored: there is no gRPC"}},
+		"environment":      {map[string]string{"TEST_GRPC_PORT": "1", "TEST_TTL": "1h"}, nil, []string{"--ttl (set by TEST_TTL) is called --cert-ttl now", "--grpc-port (set by TEST_GRPC_PORT) is ignored: there is no gRPC"}},
+		"one letter":       {nil, []string{"-v", "2", "-v=3", "-v4", "--v=5"}, []string{"-v is ignored: use a level"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := parse(t, c.env, c.args...)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,6 +27,26 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 		return nil, fmt.Errorf("log format %q: use text or json", format)
 	}
 	log := slog.New(handler)
-	klog.SetSlogLogger(log.With("from", "kubernetes"))
+	klog.SetSlogLogger(slog.New(libraries{handler}).With("from", "kubernetes"))
 	return log, nil
 }
+
+// verbosity is the most that Kubernetes' libraries say, as klog counts: above
+// V(2) they tell of every event and request, which drowns our own debug lines.
+const verbosity = 2
+
+// libraries is a handler for them: their V(n) is slog's level -n.
+type libraries struct{ slog.Handler }
+
+// Enabled is of slog.Handler.
+func (l libraries) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= -verbosity && l.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs is of slog.Handler.
+func (l libraries) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return libraries{l.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup is of slog.Handler.
+func (l libraries) WithGroup(name string) slog.Handler { return libraries{l.Handler.WithGroup(name)} }

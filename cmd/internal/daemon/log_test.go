@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/json"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -53,6 +54,36 @@ func TestLibrariesWriteToTheSameLog(t *testing.T) {
 	var line map[string]any
 	if err := json.Unmarshal([]byte(out.String()), &line); err != nil || line["msg"] != "lease is ours" || line["from"] != "kubernetes" || line["name"] != "istio-citadel" {
 		t.Errorf("wrote %q (%v)", out.String(), err)
+	}
+}
+
+// TestLibrariesAreBrief: at level debug they say no more than V(2).
+func TestLibrariesAreBrief(t *testing.T) {
+	t.Cleanup(func() { klog.SetSlogLogger(slog.New(slog.DiscardHandler)) })
+	for level, want := range map[string]string{"debug": "0 1 2", "info": "0"} {
+		var out strings.Builder
+		log, err := NewLogger(&out, "json", level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for v := range 8 {
+			klog.Background().WithValues("a", 1).WithName("b").V(v).Info(strconv.Itoa(v))
+		}
+		klog.Flush()
+		var said []string
+		for text := range strings.Lines(out.String()) {
+			var line struct{ Msg string }
+			if err := json.Unmarshal([]byte(text), &line); err != nil {
+				t.Errorf("%q: %v", text, err)
+			}
+			said = append(said, line.Msg)
+		}
+		if got := strings.Join(said, " "); got != want {
+			t.Errorf("%s: they say V(%s), want V(%s)", level, got, want)
+		}
+		if log.Enabled(t.Context(), slog.LevelDebug) != (level == "debug") {
+			t.Errorf("%s: our own debug lines are mistaken for theirs", level)
+		}
 	}
 }
 

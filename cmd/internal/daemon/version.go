@@ -30,4 +30,10 @@ func BuildVersion() Version {
 }
 
 // String is the version on one line.
-func (v Version) String() string { return fmt.Sprintf("%s (commit %q, %s)", v.Version, v.Commit, v.Go) }
+func (v Version) String() string {
+	commit := v.Commit
+	if commit == "" { // built outside a repository
+		commit = "unknown"
+	}
+	return fmt.Sprintf("%s (commit %s, %s)", v.Version, commit, v.Go)
+}
