@@ -2,7 +2,9 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -22,16 +24,21 @@ func buildPath(now time.Time, p Pieces, certs, roots []*x509.Certificate) ([]*x5
 	if err != nil {
 		return nil, err
 	}
-	path := []*x509.Certificate{certs[0]}
+	last := source{certs[0], "signing certificate " + p.Cert.Name}
+	path := []*x509.Certificate{last.cert}
 	for _, issuer := range issuers {
-		last := path[len(path)-1]
-		if issuer.cert.Equal(last) {
+		if issuer.cert.Equal(last.cert) {
 			continue // the chain begins with the signing certificate, as Istio's cert-chain.pem does
 		}
 		if err := checkIssuer(now, issuer, last); err != nil {
 			return nil, err
 		}
-		path = append(path, issuer.cert)
+		path, last = append(path, issuer.cert), issuer
+	}
+	if !selfSigned(last.cert) {
+		if err := checkAlgorithm(last); err != nil {
+			return nil, err
+		}
 	}
 	return closePath(now, p, path, roots)
 }
@@ -54,13 +61,16 @@ func chainSources(p Pieces, certs []*x509.Certificate) ([]source, error) {
 	return out, nil
 }
 
-func checkIssuer(now time.Time, issuer source, child *x509.Certificate) error {
+func checkIssuer(now time.Time, issuer, child source) error {
 	if err := checkAuthority(issuer.cert); err != nil {
 		return fmt.Errorf("%s: %s: %w", issuer.name, Name(issuer.cert), err)
 	}
-	if err := child.CheckSignatureFrom(issuer.cert); err != nil {
+	if err := checkAlgorithm(child); err != nil {
+		return err
+	}
+	if err := child.cert.CheckSignatureFrom(issuer.cert); err != nil {
 		return fmt.Errorf("%s: wrong order: %s did not sign %s: put the signing certificate's issuer first, then each one's issuer",
-			issuer.name, Name(issuer.cert), Name(child))
+			issuer.name, Name(issuer.cert), Name(child.cert))
 	}
 	if err := checkTimes(now, issuer.cert); err != nil {
 		return fmt.Errorf("%s: %s: %w", issuer.name, Name(issuer.cert), err)
@@ -68,21 +78,46 @@ func checkIssuer(now time.Time, issuer source, child *x509.Certificate) error {
 	return nil
 }
 
+// checkAlgorithm refuses a signature by SHA-1 and the like, as peers do.
+func checkAlgorithm(s source) error {
+	if !weaklySigned(s.cert) {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: it is signed by %s, an algorithm that is not accepted: have its issuer sign it anew with SHA-256",
+		s.name, Name(s.cert), s.cert.SignatureAlgorithm)
+}
+
+// weaklySigned asks crypto/x509 about the algorithm of a CA's certificate: it
+// looks at that first, whoever is taken for the issuer.
+func weaklySigned(cert *x509.Certificate) bool {
+	err := cert.CheckSignatureFrom(cert)
+	_, insecure := errors.AsType[x509.InsecureAlgorithmError](err)
+	return insecure || errors.Is(err, x509.ErrUnsupportedAlgorithm)
+}
+
 // closePath ends the path at a root: its last certificate is one, or one of
 // the roots signed it. A certificate that did not sign itself ends no path:
 // OpenSSL and GnuTLS go on to look for its issuer.
+//
+// Where no root signed the last, one may have signed a certificate before it:
+// then what follows that is the root once more, signed across by its predecessor
+// for peers that know only that one.
 func closePath(now time.Time, p Pieces, path, roots []*x509.Certificate) ([]*x509.Certificate, error) {
 	last := path[len(path)-1]
 	if slices.ContainsFunc(roots, last.Equal) && selfSigned(last) {
 		return path, nil
 	}
 	var why error
-	for _, root := range roots {
-		if !selfSigned(root) || last.CheckSignatureFrom(root) != nil {
-			continue
-		}
-		if why = checkTimes(now, root); why == nil {
-			return append(path, root), nil
+	for _, child := range slices.Backward(path) {
+		for _, root := range roots {
+			if !selfSigned(root) || child.CheckSignatureFrom(root) != nil {
+				continue
+			}
+			err := checkTimes(now, root)
+			if err == nil {
+				return append(path, root), nil
+			}
+			why = cmp.Or(why, err)
 		}
 	}
 	if why != nil {
@@ -92,6 +127,8 @@ func closePath(now time.Time, p Pieces, path, roots []*x509.Certificate) ([]*x50
 		p.Roots.Name, Name(last), p.Cert.Name)
 }
 
+// selfSigned goes by the names where the signature is weak: of a root, no
+// verifier looks at it.
 func selfSigned(cert *x509.Certificate) bool {
-	return bytes.Equal(cert.RawIssuer, cert.RawSubject) && cert.CheckSignatureFrom(cert) == nil
+	return bytes.Equal(cert.RawIssuer, cert.RawSubject) && (weaklySigned(cert) || cert.CheckSignatureFrom(cert) == nil)
 }

@@ -44,6 +44,7 @@ func join(issuers ...*catest.Issuer) []byte {
 func noAuthority(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature }
 func noCertSign(c *x509.Certificate)  { c.KeyUsage = x509.KeyUsageCRLSign }
 func expired(c *x509.Certificate)     { c.NotAfter = now.Add(-time.Minute) }
+func bySHA1(c *x509.Certificate)      { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }
 func notYetValid(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }
 
 // The roles that messages give to the pieces, and the names of catest.
@@ -152,6 +153,12 @@ var wrongCertificates = []mistake{
 	{"a root without keyCertSign", func(t *testing.T, o *operator) { o.restack(t, noCertSign, nil) }, rootsPiece, "certificate 1 (CN=root,O=Operator): its key usage lacks keyCertSign"},
 	{"an expired root", func(t *testing.T, o *operator) { o.restack(t, expired, nil) }, rootsPiece, "expired at"},
 	{"a root not yet valid", func(t *testing.T, o *operator) { o.restack(t, notYetValid, nil) }, rootsPiece, "is not valid before"},
+	{"a signing certificate signed by SHA-1", func(t *testing.T, o *operator) { o.resign(t, bySHA1) }, certPiece, "CN=issuing,O=Operator: it is signed by ECDSA-SHA1, an algorithm that is not accepted"},
+	{"an intermediate signed by SHA-1", func(t *testing.T, o *operator) { o.restack(t, nil, bySHA1) }, chainPiece, "CN=policy,O=Operator: it is signed by ECDSA-SHA1, an algorithm that is not accepted"},
+	{"an intermediate signed by SHA-1, its root in the chain", func(t *testing.T, o *operator) {
+		o.restack(t, nil, bySHA1)
+		o.pieces.Chain.PEM = join(o.policy, o.root)
+	}, chainPiece, "CN=policy,O=Operator: it is signed by ECDSA-SHA1"},
 	{"an expired root at the end of the chain", func(t *testing.T, o *operator) {
 		o.restack(t, expired, nil)
 		o.pieces.Chain.PEM = join(o.policy, o.root)
@@ -291,6 +298,21 @@ var goodShapes = map[string]func(*testing.T, *operator) []*catest.Issuer{
 	"the root was renewed with its key, and the old one has expired": func(t *testing.T, o *operator) []*catest.Issuer {
 		old := catest.Root(t, now, catest.Spec{Name: "root", Edit: expired})
 		o.pieces.Roots.PEM = join(old, o.root)
+		return []*catest.Issuer{o.issuing, o.policy}
+	},
+	"the old root signed the new one across, and peers are told of the new one alone": func(t *testing.T, o *operator) []*catest.Issuer {
+		across := catest.Root(t, now, catest.Spec{Name: "old root"}).Intermediate(t, now, catest.Spec{Name: "root"})
+		o.pieces.Chain.PEM = join(o.issuing, o.policy, across)
+		return []*catest.Issuer{o.issuing, o.policy, across}
+	},
+	"the same, and peers are told of both": func(t *testing.T, o *operator) []*catest.Issuer {
+		old := catest.Root(t, now, catest.Spec{Name: "old root"})
+		across := old.Intermediate(t, now, catest.Spec{Name: "root"})
+		o.pieces.Chain.PEM, o.pieces.Roots.PEM = join(o.issuing, o.policy, across), join(o.root, old)
+		return []*catest.Issuer{o.issuing, o.policy, across}
+	},
+	"a root that signed itself by SHA-1, which nobody looks at": func(t *testing.T, o *operator) []*catest.Issuer {
+		o.restack(t, bySHA1, nil)
 		return []*catest.Issuer{o.issuing, o.policy}
 	},
 	"an RSA CA below an ECDSA root": func(t *testing.T, o *operator) []*catest.Issuer {
