@@ -49,10 +49,11 @@ type Authority struct {
 	sign signFunc
 }
 
-// New checks the configuration and proves, by one signature with the real
-// profile that no verifier accepts for longer than this call, that chains of
-// this signer verify to its roots: path lengths, name constraints and key
-// usages of an operator's own CA show here and not at the first workload.
+// New checks the configuration and proves, by signatures with the real profile
+// that no verifier accepts for longer than this call, that chains of this
+// signer verify to its roots, with the DNS names of each identity too: path
+// lengths, name constraints and key usages of an operator's own CA show here
+// and not at the first workload.
 func New(now time.Time, cfg Config) (*Authority, error) {
 	switch {
 	case cfg.TrustDomain.IsZero():
@@ -68,6 +69,7 @@ func New(now time.Time, cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.DNSNames = cfg.DNSNames.clone()
 	a := &Authority{cfg: cfg, sign: sign}
 	if err := a.prove(now); err != nil {
 		return nil, err
@@ -81,7 +83,8 @@ func (a *Authority) TrustDomain() spiffeid.TrustDomain { return a.cfg.TrustDomai
 // Signer is what the authority signs with.
 func (a *Authority) Signer() *trust.Signer { return a.cfg.Signer }
 
-// DNSNames returns the DNS SANs that policy gives to an identity.
+// DNSNames returns the DNS SANs that policy gives to an identity. The caller
+// must not change them.
 func (a *Authority) DNSNames(id spiffeid.ID) []string { return a.cfg.DNSNames[id] }
 
 // Ready returns nil when the authority can sign for its default TTL at now.

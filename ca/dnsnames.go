@@ -3,6 +3,7 @@ package ca
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -80,6 +81,14 @@ func (d DNSNames) addCustom(td spiffeid.TrustDomain, entry string) error {
 	}
 	d.add(id, domain)
 	return nil
+}
+
+func (d DNSNames) clone() DNSNames {
+	own := maps.Clone(d)
+	for id, names := range own {
+		own[id] = slices.Clone(names)
+	}
+	return own
 }
 
 func (d DNSNames) add(id spiffeid.ID, name string) {

@@ -4,13 +4,19 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"citadel/ca/trust"
 )
 
-// prove signs a certificate that lives for a moment and verifies it as a peer
-// would. It is not audited: no key but the one thrown away here goes with it.
+// prove signs certificates that live for a moment, and verifies them as a peer
+// would. They are not audited: no key but the one thrown away here goes with
+// them.
 func (a *Authority) prove(now time.Time) error {
 	id, err := ServiceAccountID(a.cfg.TrustDomain, "citadel", "self-check")
 	if err != nil {
@@ -24,11 +30,22 @@ func (a *Authority) prove(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.prepare(now, NewCaller(id, "self-check", ""), Request{CSR: csr})
+	proof := func(names []string) error {
+		return a.proof(now, NewCaller(id, "self-check", ""), Request{CSR: csr}, names)
+	}
+	if err := proof(nil); err != nil {
+		return err
+	}
+	return a.cfg.DNSNames.prove(proof)
+}
+
+// proof is one of these signatures, with DNS names in place of the caller's.
+func (a *Authority) proof(now time.Time, caller Caller, req Request, names []string) error {
+	p, err := a.prepare(now, caller, req)
 	if err != nil {
 		return fmt.Errorf("signing certificate %s cannot be used: %w", trust.Name(a.cfg.Signer.Cert()), err)
 	}
-	p.validity.notAfter = now.Add(time.Second)
+	p.validity.notAfter, p.dnsNames = now.Add(time.Second), names
 	leaf, err := a.sign(p)
 	if err != nil {
 		return fmt.Errorf("signing certificate %s cannot sign: %w", trust.Name(a.cfg.Signer.Cert()), err)
@@ -36,6 +53,31 @@ func (a *Authority) prove(now time.Time) error {
 	if err := a.verify(now, leaf); err != nil {
 		return fmt.Errorf("what %s signs for trust domain %s does not verify to its roots: check path lengths, name constraints and key usages of the chain: %w",
 			trust.Name(a.cfg.Signer.Cert()), a.cfg.TrustDomain, err)
+	}
+	return nil
+}
+
+// provenAtOnce is how many identities share a proof: a constraint that refuses
+// one name refuses the certificate.
+const provenAtOnce = 100
+
+// prove has all names proven, with few proofs where all is well, and names the
+// first identity whose names are refused.
+func (d DNSNames) prove(proof func(names []string) error) error {
+	ids := slices.SortedFunc(maps.Keys(d), func(a, b spiffeid.ID) int { return strings.Compare(a.String(), b.String()) })
+	for group := range slices.Chunk(ids, provenAtOnce) {
+		var together []string
+		for _, id := range group {
+			together = append(together, d[id]...)
+		}
+		if len(together) == 0 || proof(together) == nil {
+			continue
+		}
+		for _, id := range group {
+			if err := proof(d[id]); err != nil {
+				return fmt.Errorf("the DNS names of %s cannot be certified: take them from it (--custom-dns-names, --append-dns-names=false) or have the CA permit them: %w", id, err)
+			}
+		}
 	}
 	return nil
 }

@@ -4,7 +4,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +76,53 @@ func TestNewProvesTheSigner(t *testing.T) {
 
 func dnsConstraint(domains ...string) edited {
 	return func(c *x509.Certificate) { c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = domains, true }
+}
+
+// TestNewProvesTheDNSNames: a name that the operator's CA may not certify stops
+// the start, and the error says whose it is.
+func TestNewProvesTheDNSNames(t *testing.T) {
+	many := ca.DNSNames{}
+	for n := range 250 { // more than are proven at once
+		many[account(t, "default", fmt.Sprintf("a%d", n))] = []string{fmt.Sprintf("a%d.example.org", n)}
+	}
+	odd := maps.Clone(many)
+	odd[account(t, "default", "web")] = []string{"web.example.org", "web.other.org"}
+	outside := func(c *x509.Certificate) {
+		c.ExcludedDNSDomains, c.PermittedDNSDomainsCritical = []string{"other.org"}, true
+	}
+	for name, c := range map[string]struct {
+		issuing edited
+		names   ca.DNSNames
+		text    string // of the error; empty: none
+	}{
+		"no constraint":           {nil, odd, ""},
+		"all permitted":           {dnsConstraint("example.org"), many, ""},
+		"all but one permitted":   {dnsConstraint("example.org"), odd, "the DNS names of spiffe://cluster.local/ns/default/sa/web cannot be certified: take them from it"},
+		"one excluded":            {outside, odd, `"web.other.org"`},
+		"none permitted":          {dnsConstraint("cluster.local"), ca.DNSNames{workload: workNames}, "the DNS names of " + workload.String()},
+		"an identity of no names": {dnsConstraint("cluster.local"), ca.DNSNames{workload: nil}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			issuing := catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: "issuing", Edit: c.issuing})
+			_, err := ca.New(now, catest.Complete(t, now, ca.Config{Signer: issuing.Signer(t, now), DNSNames: c.names}))
+			if (err == nil) != (c.text == "") || err != nil && !strings.Contains(err.Error(), c.text) {
+				t.Errorf("error %v, want %q", err, c.text)
+			}
+		})
+	}
+}
+
+// TestNewKeepsItsOwnDNSNames: what a caller does to the map later is not policy.
+func TestNewKeepsItsOwnDNSNames(t *testing.T) {
+	names := ca.DNSNames{workload: {"sleep.default.svc"}}
+	a := catest.Authority(t, now, ca.Config{DNSNames: names})
+	names[workload][0] = "other.example.org"
+	if err := names.AddCustom(catest.TrustDomain, "sleep.default:more.example.org"); err != nil {
+		t.Fatal(err)
+	}
+	if leaf := issue(t, a, now, ca.Request{CSR: workloadCSR(t)}); !slices.Equal(leaf.DNSNames, []string{"sleep.default.svc"}) {
+		t.Errorf("DNS names are %q", leaf.DNSNames)
+	}
 }
 
 // TestProofIsNotAudited: it is no certificate of anybody's.
