@@ -190,7 +190,7 @@ func judgeNames(leaf *x509.Certificate, want Want) error {
 		return fmt.Errorf("certificate is %s's, not %s's", id, want.ID)
 	case leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return fmt.Errorf("certificate is a CA's")
-	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || !bothSides(leaf.ExtKeyUsage):
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || !trust.ServesBothSides(leaf):
 		return fmt.Errorf("certificate may not be used by clients and servers alike")
 	case len(leaf.IPAddresses) > 0 || len(leaf.EmailAddresses) > 0:
 		return fmt.Errorf("certificate bears addresses")
@@ -198,11 +198,6 @@ func judgeNames(leaf *x509.Certificate, want Want) error {
 		return fmt.Errorf("certificate has DNS names %q, policy says %q", leaf.DNSNames, want.DNSNames)
 	}
 	return nil
-}
-
-// bothSides allows no EKU at all, or both of TLS's.
-func bothSides(usages []x509.ExtKeyUsage) bool {
-	return len(usages) == 0 || slices.Contains(usages, x509.ExtKeyUsageServerAuth) && slices.Contains(usages, x509.ExtKeyUsageClientAuth)
 }
 
 // judgeTrust verifies the chain, first by today's roots. A Secret that fails
