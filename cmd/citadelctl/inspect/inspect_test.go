@@ -108,6 +108,7 @@ func TestChain(t *testing.T) {
 	// A root that bears the name of ours and has another key.
 	impostor := catest.Root(t, now, catest.Spec{Name: "root", KeyType: trust.ECDSAP384})
 	oldRoot := catest.Root(t, now.AddDate(-11, 0, 0), catest.Spec{Name: "old root"})
+	across := otherRoot.Intermediate(t, now, catest.Spec{Name: "root"}) // ours, signed by its predecessor
 	nobody := p.issuer.Leaf(t, now, spiffeid.RequireFromString("spiffe://cluster.local/ns/default/sa/nobody"))
 	for name, c := range map[string]struct {
 		material          Material
@@ -128,6 +129,8 @@ func TestChain(t *testing.T) {
 		"one too many":              {chainOf(p.leaf, p.issuer, otherRoot), rootsOf(p.root), "", "stray"},
 		"two workloads":             {chainOf(p.leaf, nobody, p.issuer), rootsOf(p.root), "", "stray"},
 		"twice the same":            {chainOf(p.leaf, p.leaf, p.issuer), rootsOf(p.root), "", "repeated"},
+		"a root signed across":      {chainOf(p.leaf, p.issuer, across), rootsOf(p.root), "", ""},
+		"the same, by the old root": {chainOf(p.leaf, p.issuer, across), rootsOf(otherRoot), "", ""},
 		"a signing certificate":     {chainOf(p.issuer), rootsOf(p.root), "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
