@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -57,6 +58,10 @@ func (a *Authority) proof(now time.Time, caller Caller, req Request, names []str
 	return nil
 }
 
+// ErrDNSNames is in New's error when the signer is good and its CA's
+// constraints refuse the DNS names of an identity.
+var ErrDNSNames = errors.New("cannot be certified")
+
 // provenAtOnce is how many identities share a proof: a constraint that refuses
 // one name refuses the certificate.
 const provenAtOnce = 100
@@ -75,7 +80,7 @@ func (d DNSNames) prove(proof func(names []string) error) error {
 		}
 		for _, id := range group {
 			if err := proof(d[id]); err != nil {
-				return fmt.Errorf("the DNS names of %s cannot be certified: take them from it (--custom-dns-names, --append-dns-names=false) or have the CA permit them: %w", id, err)
+				return fmt.Errorf("the DNS names of %s %w: take them from it or have the CA permit them: %w", id, ErrDNSNames, err)
 			}
 		}
 	}

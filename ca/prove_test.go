@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -107,6 +108,9 @@ func TestNewProvesTheDNSNames(t *testing.T) {
 			_, err := ca.New(now, catest.Complete(t, now, ca.Config{Signer: issuing.Signer(t, now), DNSNames: c.names}))
 			if (err == nil) != (c.text == "") || err != nil && !strings.Contains(err.Error(), c.text) {
 				t.Errorf("error %v, want %q", err, c.text)
+			}
+			if errors.Is(err, ca.ErrDNSNames) != (err != nil) {
+				t.Errorf("error %v is not told from others", err)
 			}
 		})
 	}

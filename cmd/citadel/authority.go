@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -29,7 +30,7 @@ func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface)
 	}
 	log.Info("signing certificate in use", "subject", signer.Cert().Subject.String(), "notAfter", signer.NotAfter().UTC(),
 		"roots", len(signer.Roots()), "chain", len(signer.Chain()))
-	return ca.New(time.Now(), ca.Config{
+	authority, err := ca.New(time.Now(), ca.Config{
 		TrustDomain: cfg.td,
 		Signer:      signer,
 		DefaultTTL:  cfg.workloadTTL,
@@ -38,6 +39,10 @@ func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface)
 		CommonName:  cfg.dualUse,
 		Audit:       p.audit.write,
 	})
+	if errors.Is(err, ca.ErrDNSNames) {
+		return nil, fmt.Errorf("%w (names come from --append-dns-names and --custom-dns-names)", err)
+	}
+	return authority, err
 }
 
 // loadSigner also tells whether it is the root in the CA secret.
