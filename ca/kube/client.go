@@ -8,7 +8,10 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
+	"syscall"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -42,17 +45,54 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 // readKubeconfig takes the file and nothing else: an empty one does not stand
 // for the pod's own rights. Its errors do not name the file.
 func readKubeconfig(path string) (*rest.Config, error) {
-	file, err := clientcmd.LoadFromFile(path)
+	text, err := ReadFile(path)
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, e.Err
 	}
 	if err != nil {
 		return nil, err
 	}
+	file, err := clientcmd.Load(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, cluster := range file.Clusters {
+		cluster.LocationOfOrigin = path // paths in it are relative to it
+	}
+	for _, user := range file.AuthInfos {
+		user.LocationOfOrigin = path
+	}
 	if err := clientcmd.ResolveLocalPaths(file); err != nil {
 		return nil, err
 	}
 	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
+}
+
+// longestFile is more than any kubeconfig, chain or bundle needs.
+const longestFile = 1 << 20
+
+// ReadFile reads a regular file whole: not a pipe, which it would wait for, nor
+// a device or a file without end. Its errors are of fs.PathError.
+func ReadFile(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
+	}
+	text, err := io.ReadAll(io.LimitReader(file, longestFile+1))
+	if err == nil && len(text) > longestFile {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", longestFile)}
+	}
+	return text, err
 }
 
 // Client returns a client of the API server.

@@ -49,6 +49,8 @@ func TestConfigErrors(t *testing.T) {
 		"a folder":          {t.TempDir(), ": is a directory"},
 		"empty":             {write(t, ""), "read kubeconfig "},
 		"garbage":           {write(t, "\x00{"), "read kubeconfig "},
+		"a device":          {"/dev/zero", "read kubeconfig /dev/zero: is no regular file"},
+		"without end":       {write(t, strings.Repeat(" ", longestFile+1)), "is larger than 1048576 bytes"},
 		"no such context":   {write(t, strings.ReplaceAll(kubeconfig, "current-context: a", "current-context: b")), "read kubeconfig "},
 	} {
 		if _, err := Config(c.path, ""); err == nil || !strings.Contains(err.Error(), c.text) {

@@ -64,7 +64,7 @@ func (c *config) readPiece(flag, path string, check func([]byte) error) trust.Pi
 	if path == "" {
 		return trust.Piece{}
 	}
-	text, err := os.ReadFile(path)
+	text, err := kube.ReadFile(path)
 	if err != nil {
 		c.flags.Problem(flag, "cannot read %s: %v", path, reason(err))
 	} else if err := check(text); err != nil {

@@ -4,32 +4,31 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
+	"citadel/ca/kube"
 	"citadel/ca/trust"
 	"citadel/cmd/citadelctl/inspect"
 )
 
-// longestFile is more than any chain or bundle needs.
-const longestFile = 1 << 20
+// longestInput is more than any chain or bundle needs.
+const longestInput = 1 << 20
 
 // readFile reads a file of certificates whole, but not one without end.
 func readFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	text, err := kube.ReadFile(path)
 	if err != nil {
 		return nil, fileError(err)
 	}
-	defer file.Close()
-	return readAll(file, path)
+	return text, nil
 }
 
 func readAll(r io.Reader, name string) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, longestFile+1))
+	text, err := io.ReadAll(io.LimitReader(r, longestInput+1))
 	switch {
 	case err != nil:
 		return nil, fileError(err)
-	case len(text) > longestFile:
-		return nil, fmt.Errorf("%s is larger than %d bytes: give a file of certificates", name, longestFile)
+	case len(text) > longestInput:
+		return nil, fmt.Errorf("%s is larger than %d bytes: give a file of certificates", name, longestInput)
 	}
 	return text, nil
 }
