@@ -15,8 +15,8 @@ import (
 	"citadel/ca/trust"
 )
 
-// prove signs certificates that live for a moment, and verifies them as a peer
-// would. They are not audited: no key but the one thrown away here goes with
+// prove signs certificates that live for a moment, in both ways that there are,
+// and verifies them as a peer would. They are not audited: no key but the one thrown away here goes with
 // them.
 func (a *Authority) prove(now time.Time) error {
 	id, err := ServiceAccountID(a.cfg.TrustDomain, "citadel", "self-check")
@@ -31,13 +31,15 @@ func (a *Authority) prove(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	proof := func(names []string) error {
-		return a.proof(now, NewCaller(id, "self-check", ""), Request{CSR: csr}, names)
-	}
-	if err := proof(nil); err != nil {
+	caller := NewCaller(id, "self-check", "")
+	if err := a.proof(now, caller, Request{CSR: csr}, nil); err != nil {
 		return err
 	}
-	return a.cfg.DNSNames.prove(proof)
+	byKey := func(names []string) error { return a.proof(now, caller, Request{Key: key}, names) }
+	if err := byKey(nil); err != nil {
+		return err
+	}
+	return a.cfg.DNSNames.prove(byKey)
 }
 
 // proof is one of these signatures, with DNS names in place of the caller's.

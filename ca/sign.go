@@ -53,7 +53,8 @@ const (
 var quiet = sync.OnceFunc(func() { cflog.Level = cflog.LevelFatal + 1 })
 
 // newCFSSLSigner keeps cfssl behind a function: it gets every field of the
-// certificate from us, and nothing but the public key from the request.
+// certificate from us, and nothing but the public key from the request. Where
+// there is no request, it fills the template and crypto/x509 signs.
 func newCFSSLSigner(s *trust.Signer) (signFunc, error) {
 	quiet()
 	parent, err := withKeyID(s.Cert())

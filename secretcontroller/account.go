@@ -84,6 +84,9 @@ func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.
 	if wait := c.ledge.contention(k, verdict.Reason, now); wait > 0 {
 		return wait, nil
 	}
+	if wait := c.ledge.penance(k, now); wait > 0 && !blocked(last.err) {
+		return wait, nil
+	}
 	if blocked(last.err) { // look before signing for nothing
 		if _, err := c.existing(ctx, want); blocked(err) {
 			return c.refuse(now, k, want, verdict, err)
@@ -101,6 +104,8 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 	written, fresh, action, err := c.write(ctx, want, secret)
 	o := Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: action, Reason: v.Reason, Detail: v.Detail}
 	switch {
+	case err == nil && fresh.Reason != Right:
+		err = fmt.Errorf("the Secret was stored otherwise than it was sent (%s): an admission webhook changes it", fresh.Detail)
 	case err == nil:
 		o.NotAfter, o.RenewAt = fresh.NotAfter, fresh.RenewAt
 		c.ledge.wrote(k, written, want.Account, fresh, v.Reason)
@@ -120,8 +125,12 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 // refuse tells that another Secret is in the way.
 func (c *Controller) refuse(start time.Time, k key, want Want, v Verdict, err error) (time.Duration, error) {
 	c.ledge.fail(k, want.Account, v, err)
-	c.observe(start, Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: Refused,
-		Reason: Foreign, Detail: "another Secret bears the name", Err: err}, want.Account.reference())
+	o := Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: Refused,
+		Reason: Foreign, Detail: "another Secret bears the name", Err: err}
+	if errors.Is(err, errHeld) {
+		o.Reason, o.Detail = Held, "it is being deleted"
+	}
+	c.observe(start, o, want.Account.reference())
 	return foreignRetry, nil
 }
 
@@ -187,7 +196,7 @@ func (c *Controller) store(ctx context.Context, want Want, secret *corev1.Secret
 	}
 	if secret.StringData != nil {
 		var err error
-		if secret, err = secrets.Get(ctx, secret.Name, metav1.GetOptions{}); err != nil {
+		if secret, err = c.whole(ctx, secret); err != nil {
 			return nil, Replaced, wrapWrite("read", want, err)
 		}
 	}
@@ -203,6 +212,16 @@ func (c *Controller) store(ctx context.Context, want Want, secret *corev1.Secret
 	}
 	written, err := secrets.Update(ctx, compose(secret, want.Account, fresh), metav1.UpdateOptions{})
 	return written, Replaced, wrapWrite("update", want, err)
+}
+
+// whole reads a Secret of which the cache holds a part. Another version is a
+// conflict: it must be judged first, and may be another's altogether.
+func (c *Controller) whole(ctx context.Context, cached *corev1.Secret) (*corev1.Secret, error) {
+	secret, err := c.set.Client.CoreV1().Secrets(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
+	if err == nil && (secret.UID != cached.UID || secret.ResourceVersion != cached.ResourceVersion) {
+		err = apierrors.NewConflict(corev1.Resource("secrets"), cached.Name, errors.New("the cache is behind"))
+	}
+	return secret, err
 }
 
 // existing reads the Secret that a create ran into.
@@ -236,15 +255,20 @@ func held(secret *corev1.Secret) bool { return forLife(secret) && secret.Deletio
 
 // recreate replaces a Secret that cannot be updated.
 func (c *Controller) recreate(ctx context.Context, old *corev1.Secret, want Want, m material) (*corev1.Secret, error) {
-	if err := c.deleteSecret(ctx, old); err != nil {
-		return nil, wrapWrite("delete", want, err)
-	}
 	kept := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
 		Labels: old.Labels, Annotations: old.Annotations, OwnerReferences: old.OwnerReferences}}
 	if old.Type == SecretType { // what others put beside ours; in another type it is no part of ours
 		kept.Data = old.Data
 	}
-	written, err := c.set.Client.CoreV1().Secrets(old.Namespace).Create(ctx, compose(kept, want.Account, m), metav1.CreateOptions{})
+	next := compose(kept, want.Account, m)
+	if size := next.Size(); size > corev1.MaxSecretSize {
+		return nil, fmt.Errorf("replace immutable Secret %s/%s: with what others put there it would have %d bytes, too many to be made again",
+			old.Namespace, old.Name, size)
+	}
+	if err := c.deleteSecret(ctx, old); err != nil {
+		return nil, wrapWrite("delete", want, err)
+	}
+	written, err := c.set.Client.CoreV1().Secrets(old.Namespace).Create(ctx, next, metav1.CreateOptions{})
 	return written, wrapWrite("create", want, err)
 }
 

@@ -158,7 +158,10 @@ func (c *Controller) observe(start time.Time, o Observation, account *corev1.Obj
 		return
 	}
 	reason := "SecretFailed"
-	if o.Action == Refused {
+	switch {
+	case o.Reason == Held:
+		reason = "SecretHeld"
+	case o.Action == Refused:
 		reason = "SecretNameTaken"
 	}
 	c.set.Recorder.Eventf(account, nil, corev1.EventTypeWarning, reason, "IssueSecret", "%s", clip(fmt.Sprintf("Secret %s: %v", o.Name, o.Err), maxNote))

@@ -267,8 +267,11 @@ func TestSecretHeldByAFinalizer(t *testing.T) {
 					s.Finalizers, s.DeletionTimestamp = []string{"team.example/hold"}, &now
 				}))
 				r.start()
-				if o := r.expectUpTo(2, Refused, Foreign); !errors.Is(o.Err, errHeld) {
+				if o := r.expectUpTo(2, Refused, Held); !errors.Is(o.Err, errHeld) {
 					t.Errorf("error %v", o.Err)
+				}
+				if e := r.event(); !strings.Contains(e, "Warning SecretHeld Secret default/istio.sleep: ") {
+					t.Errorf("Event %q", e)
 				}
 				r.pass(time.Minute)
 				if n, looks := r.calls("create", "secrets")+r.calls("delete", "secrets"), r.calls("get", "secrets"); n > 2 || looks < 3 || looks > 9 {

@@ -36,6 +36,8 @@ const (
 	Expired      Reason = "expired"       // its certificate, or an issuer's, has ended
 	NotYetValid  Reason = "not yet valid" // its certificate begins in the future
 	Due          Reason = "rotation"      // it is in its grace period
+	TurnedBack   Reason = "turned back"   // it was right, and somebody put one in its place that is due or expired
+	Held         Reason = "held"          // it is being deleted, and finalizers hold it
 )
 
 // maxChain bounds what is verified of a chain that anybody may have written; no
@@ -91,6 +93,8 @@ func (v Verdict) after(last Verdict, now time.Time) Verdict {
 		v.Reason = Vanished
 	case v.Reason == OldRoots && last.Reason == Right:
 		v.Reason, v.Detail, v.RenewAt = BadRoots, RootsKey+" was changed", now
+	case (v.Reason == Due || v.Reason == Expired) && last.Reason == Right && last.Keep(now):
+		v.Reason = TurnedBack
 	}
 	return v
 }

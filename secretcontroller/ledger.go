@@ -21,6 +21,8 @@ type entry struct {
 	account types.UID // service account that it was judged for
 	verdict Verdict
 	err     error
+	failed  time.Time // last failure, and how many since the last success
+	fails   int
 	wrote   time.Time // last repair of ours
 	repairs int       // repairs in quick succession
 }
@@ -40,7 +42,7 @@ func (l *ledger) note(k key, secret *corev1.Secret, account Account, v Verdict) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[k]
-	e.version, e.account, e.verdict, e.err = secret.ResourceVersion, account.UID, v, nil
+	e.version, e.account, e.verdict, e.err, e.fails = secret.ResourceVersion, account.UID, v, nil, 0
 	l.entries[k] = e
 }
 
@@ -72,7 +74,30 @@ func (l *ledger) fail(k key, account Account, v Verdict, err error) {
 	defer l.mu.Unlock()
 	e := l.entries[k]
 	e.version, e.account, e.verdict, e.err = "", account.UID, v, err
+	e.failed, e.fails = time.Now(), e.fails+1
 	l.entries[k] = e
+}
+
+// forgive notes that what failed before is well.
+func (l *ledger) forgive(k key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e, ok := l.entries[k]; ok {
+		e.err, e.fails = nil, 0
+		l.entries[k] = e
+	}
+}
+
+// penance is how long what failed has to wait at now, whatever wakes it: the
+// queue's own waits end with any event.
+func (l *ledger) penance(k key, now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.entries[k]
+	if e.fails == 0 {
+		return 0
+	}
+	return min(firstRetry<<min(e.fails-1, maxRetryDouble), lastRetry) - now.Sub(e.failed)
 }
 
 func (l *ledger) forget(k key) {
@@ -95,6 +120,7 @@ const (
 	firstPause     = time.Second
 	longestPause   = 2 * time.Minute
 	maxPauseDouble = 7 // 2^7 s is beyond longestPause
+	maxRetryDouble = 8 // 2^8 × firstRetry is beyond lastRetry
 )
 
 func repair(why Reason) bool {

@@ -31,7 +31,7 @@ func TestFixedNames(t *testing.T) {
 func TestReasons(t *testing.T) {
 	for got, want := range map[Reason]string{
 		Right: "", Missing: "missing", Vanished: "deleted", WrongType: "type", WrongAccount: "annotation", WrongOwner: "owner",
-		BadKey: "key", BadChain: "chain", WrongName: "identity", BadRoots: "roots", OldRoots: "root changed",
+		BadKey: "key", BadChain: "chain", WrongName: "identity", BadRoots: "roots", OldRoots: "root changed", TurnedBack: "turned back", Held: "held",
 		Expired: "expired", NotYetValid: "not yet valid", Due: "rotation",
 	} {
 		if string(got) != want {

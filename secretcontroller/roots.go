@@ -63,13 +63,26 @@ func (c *Controller) keepConfigMap(ctx context.Context, k key, cached any, want 
 	switch {
 	case terminating(o.Err):
 		return 0, nil
+	case apierrors.IsNotFound(o.Err) && have == nil && len(c.set.Scope.Listed) > 0:
+		return c.awaitNamespace(start, k, o), nil
 	case apierrors.IsAlreadyExists(o.Err) || overtaken(o.Err):
 		return 0, o.Err
 	case o.Err == nil:
+		c.ledge.forgive(k)
 		c.ledge.repaired(k, o.Reason)
 	}
 	c.observe(start, o, nil)
 	return 0, o.Err
+}
+
+// awaitNamespace tells once that a listed namespace does not exist.
+func (c *Controller) awaitNamespace(start time.Time, k key, o Observation) time.Duration {
+	if last, known := c.ledge.recall(k, Account{}); !known || last.err == nil {
+		o.Action, o.Err = Refused, fmt.Errorf("listed namespace %s does not exist: it is waited for", k.namespace)
+		c.ledge.fail(k, Account{}, Verdict{}, o.Err)
+		c.observe(start, o, nil)
+	}
+	return lastRetry
 }
 
 func (c *Controller) writeConfigMap(ctx context.Context, have, want *corev1.ConfigMap) error {
@@ -80,14 +93,17 @@ func (c *Controller) writeConfigMap(ctx context.Context, have, want *corev1.Conf
 		}
 		return nil
 	}
-	next := have.DeepCopy()
+	next, err := c.currentConfigMap(ctx, have)
+	if err != nil || contains(next.Data, want.Data) && contains(next.Labels, want.Labels) {
+		return err
+	}
 	for k, v := range want.Data {
 		next.Data = with(next.Data, k, v)
 	}
 	for k, v := range want.Labels {
 		next.Labels = with(next.Labels, k, v)
 	}
-	if have.Immutable != nil && *have.Immutable {
+	if next.Immutable != nil && *next.Immutable {
 		return c.recreateConfigMap(ctx, next)
 	}
 	if _, err := configMaps.Update(ctx, next, metav1.UpdateOptions{}); err != nil {
@@ -96,9 +112,29 @@ func (c *Controller) writeConfigMap(ctx context.Context, have, want *corev1.Conf
 	return nil
 }
 
+// currentConfigMap reads all of a ConfigMap of which the cache holds a part. A
+// list of one asks for no right but that of the watch.
+func (c *Controller) currentConfigMap(ctx context.Context, have *corev1.ConfigMap) (*corev1.ConfigMap, error) {
+	options := metav1.ListOptions{}
+	selectField("metadata.name", have.Name)(&options)
+	list, err := c.set.Client.CoreV1().ConfigMaps(have.Namespace).List(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("read ConfigMap %s/%s: %w", have.Namespace, have.Name, err)
+	}
+	for i := range list.Items {
+		if list.Items[i].Name == have.Name {
+			return &list.Items[i], nil
+		}
+	}
+	return nil, apierrors.NewNotFound(corev1.Resource("configmaps"), have.Name)
+}
+
 // recreateConfigMap replaces one that cannot be updated: being immutable is
 // for life.
 func (c *Controller) recreateConfigMap(ctx context.Context, next *corev1.ConfigMap) error {
+	if size := next.Size(); size > corev1.MaxSecretSize { // the limit of ConfigMaps is the same
+		return fmt.Errorf("replace immutable ConfigMap %s/%s: with what others put there it would have %d bytes, too many to be made again", next.Namespace, next.Name, size)
+	}
 	configMaps := c.set.Client.CoreV1().ConfigMaps(next.Namespace)
 	err := configMaps.Delete(ctx, next.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &next.UID, ResourceVersion: &next.ResourceVersion}})

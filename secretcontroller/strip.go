@@ -10,12 +10,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// What the cache holds of one Secret beyond what Citadel puts there, and of one
-// of its values. Tenants write Secrets: a megabyte in each would be ours to
-// hold.
+// What the cache holds of one Secret: of what others put there, metadata
+// included, and of each value that is Citadel's. Tenants write Secrets: a
+// megabyte in each would be ours to hold.
 const (
-	maxForeignBytes = 2 << 10
-	maxValueBytes   = 64 << 10
+	maxForeignBytes = 4 << 10
+	maxKeyBytes     = 8 << 10
+	maxChainBytes   = 32 << 10
+	maxRootsBytes   = 32 << 10 // but for today's, and those before, which all share
 )
 
 // clipped marks a cached Secret that is not all that the API server holds, by
@@ -37,7 +39,6 @@ func stripSecret(rootsPEM []byte) cache.TransformFunc {
 			return &corev1.Secret{ObjectMeta: identityOf(secret)}, nil
 		}
 		secret.ManagedFields = nil
-		lighten(secret)
 		own, last := secret.Data[RootsKey], other.Load()
 		switch {
 		case len(own) == 0:
@@ -45,9 +46,12 @@ func stripSecret(rootsPEM []byte) cache.TransformFunc {
 			secret.Data[RootsKey] = rootsPEM
 		case last != nil && bytes.Equal(own, *last):
 			secret.Data[RootsKey] = *last
+		case len(own) > maxRootsBytes:
+			drop(secret, RootsKey)
 		default:
 			other.Store(&own)
 		}
+		lighten(secret)
 		return secret, nil
 	}
 }
@@ -55,18 +59,15 @@ func stripSecret(rootsPEM []byte) cache.TransformFunc {
 // lighten takes from a Secret what others put into it, where that is much, and
 // values of ours that are too long to be any.
 func lighten(secret *corev1.Secret) {
-	foreign := len(secret.OwnerReferences) * foreignReference
-	for name, value := range secret.Data {
-		switch {
-		case !isOurs(name):
-			foreign += len(name) + len(value)
-		case len(value) > maxValueBytes:
-			secret.Data[name] = nil
-			secret.StringData = clipped
-		}
+	if len(secret.Data[KeyKey]) > maxKeyBytes {
+		drop(secret, KeyKey)
 	}
-	for _, texts := range []map[string]string{secret.Labels, secret.Annotations} {
-		for name, value := range texts {
+	if len(secret.Data[ChainKey]) > maxChainBytes {
+		drop(secret, ChainKey)
+	}
+	foreign := secret.ObjectMeta.Size()
+	for name, value := range secret.Data {
+		if !isOurs(name) {
 			foreign += len(name) + len(value)
 		}
 	}
@@ -75,23 +76,42 @@ func lighten(secret *corev1.Secret) {
 	}
 	secret.StringData = clipped
 	maps.DeleteFunc(secret.Data, func(name string, _ []byte) bool { return !isOurs(name) })
-	secret.Labels = only(secret.Labels, ManagedByLabel)
-	secret.Annotations = only(secret.Annotations, AccountAnnotation)
-	reference, owned := accountReference(secret)
-	secret.OwnerReferences = nil
-	if owned {
-		secret.OwnerReferences = []metav1.OwnerReference{reference}
+	meta := identityOf(secret)
+	meta.Labels = only(secret.Labels, ManagedByLabel)
+	meta.Annotations = only(secret.Annotations, AccountAnnotation)
+	if ref, owned := accountReference(secret); owned && ref.Size() <= maxForeignBytes {
+		meta.OwnerReferences = []metav1.OwnerReference{ref}
 	}
+	secret.ObjectMeta = meta
 }
 
-// foreignReference is what an owner reference counts for: about its size.
-const foreignReference = 128
+func drop(secret *corev1.Secret, name string) {
+	secret.Data[name] = nil
+	secret.StringData = clipped
+}
 
 func isOurs(name string) bool { return name == KeyKey || name == ChainKey || name == RootsKey }
 
 func only(texts map[string]string, name string) map[string]string {
-	if value, ok := texts[name]; ok && len(value) <= maxForeignBytes {
+	if value, ok := texts[name]; ok && len(value) <= 253 { // as long as a name can be
 		return map[string]string{name: value}
 	}
 	return nil
+}
+
+// stripConfigMap keeps what tells whether RootsConfigMap is right: what others
+// put there is read again before it is written.
+func stripConfigMap(roots string) cache.TransformFunc {
+	return func(obj any) (any, error) {
+		have, ok := obj.(*corev1.ConfigMap)
+		if !ok {
+			return obj, nil
+		}
+		kept := &corev1.ConfigMap{ObjectMeta: identityOf(have)}
+		kept.Labels = only(have.Labels, RootsConfigMapLabel)
+		if have.Data[RootsKey] == roots {
+			kept.Data = map[string]string{RootsKey: roots}
+		}
+		return kept, nil
+	}
 }

@@ -104,7 +104,7 @@ func (w *watch) handle(rootsPEM []byte) error {
 			w.wake(key{accountKey, namespace, account})
 		}
 	})
-	add(w.roots, stripManagedFields, func(namespace, _ string) { w.wake(key{rootsKey, namespace, ""}) })
+	add(w.roots, stripConfigMap(string(rootsPEM)), func(namespace, _ string) { w.wake(key{rootsKey, namespace, ""}) })
 	errs = append(errs, connect(w.legacy, stripManagedFields, func(string, string) { w.wake(key{kind: legacyRootsKey}) }))
 	if w.spaces != nil {
 		errs = append(errs, connect(w.spaces, stripNamespace, func(_, name string) {
