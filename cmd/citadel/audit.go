@@ -16,7 +16,7 @@ import (
 type auditStream struct {
 	mu    sync.Mutex
 	out   io.Writer // guarded by mu
-	last  error     // guarded by mu: of the last record
+	last  error     // guarded by mu: of the last write
 	close func() error
 }
 
@@ -56,14 +56,20 @@ func (a *auditStream) write(r ca.AuditRecord) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.last != nil {
+		line = append([]byte{'\n'}, line...) // what was cut off before it is not made part of it
+	}
 	_, a.last = a.out.Write(append(line, '\n'))
 	return a.last
 }
 
-// failing is why the last record could not be written: without records nothing
-// is signed.
+// failing is why records cannot be written: without them nothing is signed.
+// When the last one failed it tries again, by ending that one's line.
 func (a *auditStream) failing() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.last != nil {
+		_, a.last = a.out.Write([]byte{'\n'})
+	}
 	return a.last
 }

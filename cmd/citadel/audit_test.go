@@ -107,6 +107,53 @@ func TestAuditFailureIsTold(t *testing.T) {
 	}
 }
 
+// disk has room for so many bytes.
+type disk struct {
+	text bytes.Buffer
+	room int
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	n, err := d.text.Write(p[:min(len(p), d.room)])
+	if d.room -= n; err == nil && n < len(p) {
+		err = errors.New("no space left on device")
+	}
+	return n, err
+}
+
+// TestAuditGoesOn after a record that was cut: the next is a line of its own,
+// and that there is room again is told before it.
+func TestAuditGoesOn(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		out := &disk{room: 20}
+		stream := &auditStream{out: out}
+		if stream.write(ca.AuditRecord{Serial: "cut"}) == nil || stream.failing() == nil {
+			t.Error("a record that was cut is no failure")
+		}
+		out.room = 1 << 20
+		if asked {
+			if err := stream.failing(); err != nil {
+				t.Errorf("with room again: %v", err)
+			}
+		}
+		for _, serial := range []string{"a", "b"} {
+			if err := stream.write(ca.AuditRecord{Serial: serial}); err != nil {
+				t.Error(err)
+			}
+		}
+		lines := strings.Split(out.text.String(), "\n")
+		if len(lines) != 4 || len(lines[0]) != 20 || lines[3] != "" {
+			t.Fatalf("asked %v: %d lines: %q", asked, len(lines), lines)
+		}
+		for i, want := range []string{"a", "b"} {
+			var r ca.AuditRecord
+			if err := json.Unmarshal([]byte(lines[i+1]), &r); err != nil || r.Serial != want {
+				t.Errorf("asked %v: line %d is %q", asked, i+1, lines[i+1])
+			}
+		}
+	}
+}
+
 // TestAuditPipe: one that nobody reads is an error, not a wait, when it is
 // opened and when it has filled up.
 func TestAuditPipe(t *testing.T) {

@@ -128,6 +128,15 @@ func TestControllerMetrics(t *testing.T) {
 	}
 }
 
+// TestLeaderIsShownFromTheStart: while there is no authority and no controller
+// nobody leads, and an alert on a sum has something to add up.
+func TestLeaderIsShownFromTheStart(t *testing.T) {
+	values, names := scrape(t, newProcess(&config{}, quiet(), &auditStream{}).metrics)
+	if !names["citadel_leader"] || values["citadel_leader"] != 0 || names["citadel_secret_controller_secrets"] {
+		t.Errorf("shown: %v, as %v", names["citadel_leader"], values["citadel_leader"])
+	}
+}
+
 // TestObserve: what was done is counted once, where it belongs.
 func TestObserve(t *testing.T) {
 	const (

@@ -53,6 +53,14 @@ type process struct {
 	caSecretOff  atomic.Bool // and the CA secret no longer holds it
 }
 
+// newProcess shows from the start that nobody leads: an alert on that must not
+// wait for the authority, nor find nothing to look at.
+func newProcess(cfg *config, log *slog.Logger, audit *auditStream) *process {
+	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
+	p.metrics.registry.MustRegister(statusMetrics{p.status})
+	return p
+}
+
 // serve runs until ctx ends, and at most stopLimit longer.
 func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr io.Writer) error {
 	log, err := daemon.NewLogger(stderr, cfg.logFormat, cfg.logLevel)
@@ -71,7 +79,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 		ballast := make([]byte, gcBallast)
 		defer runtime.KeepAlive(ballast)
 	}
-	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
+	p := newProcess(cfg, log, audit)
 	done := make(chan error, 1)
 	go func() { done <- errors.Join(p.run(ctx), audit.close()) }()
 	select {
@@ -158,7 +166,6 @@ func (p *process) control(ctx context.Context, client kubernetes.Interface, auth
 		return err
 	}
 	p.controller.Store(controller)
-	p.metrics.registry.MustRegister(statusMetrics{func() secretcontroller.Status { return p.status(controller) }})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { controller.Watch(ctx); return nil })
 	group.Go(func() error { return p.lead(ctx, client, controller) })
@@ -183,9 +190,13 @@ func (p *process) lead(ctx context.Context, client kubernetes.Interface, control
 	})
 }
 
-// status is the controller's, and empty once the lease has run out, even where
-// a process that slept has yet to notice.
-func (p *process) status(controller *secretcontroller.Controller) secretcontroller.Status {
+// status is the controller's, and empty before there is one and once the lease
+// has run out, even where a process that slept has yet to notice.
+func (p *process) status() secretcontroller.Status {
+	controller := p.controller.Load()
+	if controller == nil {
+		return secretcontroller.Status{}
+	}
 	if guard := p.lease.Load(); guard != nil {
 		_, release, err := (*guard)(context.Background())
 		if err != nil {

@@ -55,7 +55,7 @@ func TestReadiness(t *testing.T) { // K-13
 		"audit log full":            {authority, nil, true, io.ErrShortWrite, "audit log cannot be written"},
 		"signing certificate ended": {ended, nil, true, nil, "signing certificate has expired"},
 	} {
-		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly}}, audit: &auditStream{last: c.audit}}
+		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly}}, audit: &auditStream{out: full{}, last: c.audit}}
 		p.authority.Store(c.authority)
 		p.controller.Store(c.controller)
 		if err := p.ready(); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -207,9 +207,14 @@ func busyPort(t *testing.T) string {
 // TestNobodyLeadsByALeaseThatRanOut: a process that slept does not know yet.
 func TestNobodyLeadsByALeaseThatRanOut(t *testing.T) {
 	var p process
-	guard := kube.Guard(func(context.Context) (context.Context, context.CancelFunc, error) { return nil, nil, context.Canceled })
+	p.controller.Store(new(secretcontroller.Controller))
+	asked := false
+	guard := kube.Guard(func(context.Context) (context.Context, context.CancelFunc, error) {
+		asked = true
+		return nil, nil, context.Canceled
+	})
 	p.lease.Store(&guard)
-	if s := p.status(nil); s != (secretcontroller.Status{}) {
-		t.Errorf("status is %+v", s)
+	if s := p.status(); s != (secretcontroller.Status{}) || !asked {
+		t.Errorf("status is %+v, the lease was asked: %v", s, asked)
 	}
 }
