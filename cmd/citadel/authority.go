@@ -19,25 +19,34 @@ import (
 // authority of it.
 func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface) (*ca.Authority, error) {
 	cfg, log := p.cfg, p.log
-	signer, stored, err := cfg.loadSigner(ctx, client, log)
+	signer, secret, err := cfg.loadSigner(ctx, client, log)
 	if err != nil {
 		return nil, err
 	}
-	p.fromCASecret.Store(stored)
+	p.fromCASecret.Store(secret == kube.CASecret)
 	if id, err := x509svid.IDFromCert(signer.Cert()); err == nil && id.TrustDomain() != cfg.td {
 		log.Warn("the signing certificate is another trust domain's: peers that know it as such will refuse what it signs",
 			"its", id.TrustDomain().Name(), "ours", cfg.td.Name())
 	}
 	log.Info("signing certificate in use", "subject", signer.Cert().Subject.String(), "notAfter", signer.NotAfter().UTC(),
 		"roots", len(signer.Roots()), "chain", len(signer.Chain()))
+	authority, err := cfg.authority(signer, p.audit.write)
+	if err != nil && secret != "" {
+		err = fmt.Errorf("CA in Secret %s/%s: %w", cfg.namespace, secret, err)
+	}
+	return authority, err
+}
+
+// authority makes one that signs as the flags say.
+func (c *config) authority(signer *trust.Signer, audit func(ca.AuditRecord) error) (*ca.Authority, error) {
 	authority, err := ca.New(time.Now(), ca.Config{
-		TrustDomain: cfg.td,
+		TrustDomain: c.td,
 		Signer:      signer,
-		DefaultTTL:  cfg.workloadTTL,
-		MaxTTL:      cfg.maxWorkloadTTL,
-		DNSNames:    cfg.dnsNames,
-		CommonName:  cfg.dualUse,
-		Audit:       p.audit.write,
+		DefaultTTL:  c.workloadTTL,
+		MaxTTL:      c.maxWorkloadTTL,
+		DNSNames:    c.dnsNames,
+		CommonName:  c.dualUse,
+		Audit:       audit,
 	})
 	if errors.Is(err, ca.ErrDNSNames) {
 		return nil, fmt.Errorf("%w (names come from --append-dns-names and --custom-dns-names)", err)
@@ -45,8 +54,8 @@ func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface)
 	return authority, err
 }
 
-// loadSigner also tells whether it is the root in the CA secret.
-func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (signer *trust.Signer, stored bool, err error) {
+// loadSigner also tells the Secret that it is in, if it is in one.
+func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (signer *trust.Signer, secret string, err error) {
 	tell := func(err error) {
 		if errors.Is(err, kube.ErrBothLayouts) {
 			log.Warn("operator's own CA is there twice", "err", err)
@@ -57,26 +66,26 @@ func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, lo
 	switch c.source {
 	case sourceFiles:
 		log.Info("operator's own CA", "file", c.signingCert)
-		return c.signer, false, nil
+		return c.signer, "", nil
 	case sourcePlugged, sourceAuto:
 		pieces, found, err := kube.Plugged(ctx, client, c.namespace, tell)
 		switch {
 		case err != nil:
-			return nil, false, err
+			return nil, "", err
 		case found:
 			log.Info("operator's own CA", "secret", c.namespace+"/"+kube.PluggedSecret)
 			if signer, err = trust.NewSigner(time.Now(), pieces); err != nil {
-				return nil, false, err
+				return nil, "", err
 			}
 			signer, err = c.withExtraRoots(signer)
-			return signer, false, err
+			return signer, kube.PluggedSecret, err
 		case c.source == sourcePlugged:
-			return nil, false, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
+			return nil, "", errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
 				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
 		}
 	}
 	signer, err = c.selfSignedSigner(ctx, client, log, tell)
-	return signer, true, err
+	return signer, kube.CASecret, err
 }
 
 func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, tell func(error)) (*trust.Signer, error) {

@@ -52,6 +52,7 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c.checkAuthority(given)
 	c.checkTimes()
 	c.checkWorkloads()
+	c.checkSigner()
 	c.checkReplicas()
 	c.checkLogs()
 	c.checkLiveness()

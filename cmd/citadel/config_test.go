@@ -66,20 +66,86 @@ func id(namespace, account string) spiffeid.ID {
 // certificate, key, chain and roots in this order, and a file of another root.
 func operatorsCA(t *testing.T, now time.Time, name string) (flags []string, otherRoot string, issuing *catest.Issuer) {
 	t.Helper()
-	dir := t.TempDir()
-	file := func(name string, text []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, text, 0o600); err != nil {
+	issuing = catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: name})
+	other := filesOf(t, catest.Root(t, now, catest.Spec{Name: "other"}))
+	return filesOf(t, issuing), strings.TrimPrefix(other[3], "--root-cert="), issuing
+}
+
+// filesOf returns the flags of a CA in files, in the same order.
+func filesOf(t *testing.T, issuing *catest.Issuer) []string {
+	t.Helper()
+	dir, pieces := t.TempDir(), issuing.Pieces(t)
+	var flags []string
+	for _, f := range []struct {
+		flag, name string
+		text       []byte
+	}{
+		{"signing-cert", "ca-cert.pem", pieces.Cert.PEM}, {"signing-key", "ca-key.pem", pieces.Key.PEM},
+		{"cert-chain", "cert-chain.pem", pieces.Chain.PEM}, {"root-cert", "root-cert.pem", pieces.Roots.PEM},
+	} {
+		path := filepath.Join(dir, f.name)
+		if err := os.WriteFile(path, f.text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return path
+		flags = append(flags, "--"+f.flag+"="+path)
 	}
-	issuing = catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: name})
-	pieces := issuing.Pieces(t)
-	return []string{
-		"--signing-cert=" + file("ca-cert.pem", pieces.Cert.PEM), "--signing-key=" + file("ca-key.pem", pieces.Key.PEM),
-		"--cert-chain=" + file("cert-chain.pem", pieces.Chain.PEM), "--root-cert=" + file("root-cert.pem", pieces.Roots.PEM),
-	}, file("other.pem", catest.Root(t, now, catest.Spec{Name: "other"}).PEM()), issuing
+	return flags
+}
+
+// TestUselessCA: one whose pieces fit together and that cannot sign for
+// workloads is told with its flag and file, and with all else that is wrong.
+func TestUselessCA(t *testing.T) {
+	now := time.Now()
+	root := catest.Root(t, now, catest.Spec{Name: "root"})
+	narrow := func(edit func(*x509.Certificate)) *catest.Issuer {
+		return root.Intermediate(t, now, catest.Spec{Name: "issuing", Edit: edit})
+	}
+	const unverified = "does not verify to its roots"
+	for name, c := range map[string]struct {
+		issuer *catest.Issuer
+		want   string
+	}{
+		"another domain's": {narrow(func(c *x509.Certificate) {
+			c.PermittedURIDomains, c.PermittedDNSDomainsCritical = []string{"example.org"}, true
+		}), unverified},
+		"for clients alone": {narrow(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }), unverified},
+		"below a CA that may have none": {narrow(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true }).
+			Intermediate(t, now, catest.Spec{Name: "below"}), unverified},
+		"for no name of ours": {narrow(func(c *x509.Certificate) {
+			c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"example.org"}, true
+		}), "(names come from --append-dns-names and --custom-dns-names)"},
+	} {
+		files := filesOf(t, c.issuer)
+		_, err := configure(t, nil, append(files, "--log-format=xml")...)
+		path := strings.TrimPrefix(files[0], "--signing-cert=")
+		if err == nil || !strings.Contains(err.Error(), "--signing-cert: "+path+" cannot be used: ") || !strings.Contains(err.Error(), c.want) ||
+			!strings.Contains(err.Error(), "--log-format: ") || strings.Count(err.Error(), "\n") != 1 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestMissingChain: where a --cert-chain may be what is missing, it is named;
+// where a root signed, or a chain is given, it is not at fault.
+func TestMissingChain(t *testing.T) {
+	now := time.Now()
+	middle := catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: "middle"})
+	files := filesOf(t, middle.Intermediate(t, now, catest.Spec{Name: "issuing"}))
+	other := filesOf(t, catest.Root(t, now, catest.Spec{Name: "other"}).Intermediate(t, now, catest.Spec{Name: "second"}))
+	const hint = "; --cert-chain is not given: unless a root signed "
+	for name, c := range map[string]struct {
+		args []string
+		told bool
+	}{
+		"no chain":           {[]string{files[0], files[1], files[3]}, true},
+		"another's root":     {[]string{files[0], files[1], files[2], other[3]}, false},
+		"a key, not its own": {[]string{other[0], files[1], other[3]}, false},
+	} {
+		_, err := configure(t, nil, c.args...)
+		if err == nil || strings.Contains(err.Error(), hint) != c.told || c.told && !strings.Contains(err.Error(), "give its issuer CN=middle") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestConfig(t *testing.T) {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"citadel/ca"
 	"citadel/ca/kube"
 	"citadel/ca/trust"
 	"citadel/cmd/internal/daemon"
@@ -42,7 +46,35 @@ func (c *config) readSigner() {
 	}
 	var err error
 	if c.signer, err = trust.NewSigner(time.Now(), pieces); err != nil {
-		c.flags.Report(err) // it names the pieces, and so the flags
+		c.flags.Report(withMissingChain(err, pieces)) // it names the pieces, and so the flags
+	}
+}
+
+// withMissingChain adds to an error that there may have to be a --cert-chain:
+// none is given, and no root signed the signing certificate.
+func withMissingChain(err error, p trust.Pieces) error {
+	certs, wrong := trust.ParseCertificates(p.Cert.PEM)
+	roots, wrongToo := trust.ParseCertificates(p.Roots.PEM)
+	if wrong != nil || wrongToo != nil || len(p.Chain.PEM) > 0 {
+		return err
+	}
+	last := certs[len(certs)-1]
+	signed := func(issuer *x509.Certificate) bool { return last.CheckSignatureFrom(issuer) == nil }
+	if signed(last) || slices.ContainsFunc(roots, signed) {
+		return err
+	}
+	return fmt.Errorf("%w; --cert-chain is not given: unless a root signed %s itself, give its issuer %s there, and each one's issuer up to the root",
+		err, trust.Name(last), last.Issuer)
+}
+
+// checkSigner has a CA that was given by files sign once, under the trust domain
+// and for the DNS names of the flags.
+func (c *config) checkSigner() {
+	if c.signer == nil || c.td.IsZero() || c.workloadTTL <= 0 || c.workloadTTL > c.maxWorkloadTTL {
+		return // told already
+	}
+	if _, err := c.authority(c.signer, func(ca.AuditRecord) error { return nil }); err != nil {
+		c.flags.Problem("signing-cert", "%s cannot be used: %v", c.signingCert, err)
 	}
 }
 

@@ -115,6 +115,8 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 	narrow := catest.Root(t, now, catest.Spec{Name: "root"}).Intermediate(t, now, catest.Spec{Name: "narrow", Edit: func(c *x509.Certificate) {
 		c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"example.org"}, true
 	}})
+	clients := catest.Root(t, now, catest.Spec{Name: "root", Edit: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }}).
+		Intermediate(t, now, catest.Spec{Name: "clients", Edit: func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }})
 	both := secretOf(t, issuing)
 	maps.Copy(both, map[string][]byte{"tls.crt": nil, "tls.key": nil})
 	for name, c := range map[string]struct {
@@ -134,7 +136,8 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 		"self-signed with a root more":         {[]string{"--self-signed-ca", "--root-cert=" + other}, nil, "cluster.local root", 2},
 		"Secret of both layouts":               {nil, both, "issuing", 1},
 		"Secret with a root more":              {[]string{"--root-cert=" + other}, secretOf(t, issuing), "issuing", 2},
-		"Secret of a CA for no name of ours":   {nil, secretOf(t, narrow), "--append-dns-names", 0},
+		"Secret of a CA for no name of ours":   {nil, secretOf(t, narrow), "Secret istio-system/cacerts: the DNS names of ", 0},
+		"Secret of a CA for clients alone":     {nil, secretOf(t, clients), "Secret istio-system/cacerts: what ", 0},
 		"Secret of other keys":                 {nil, map[string][]byte{"cert": nil}, "there is none of [ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem], nor of [tls.crt tls.key ca.crt]", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
