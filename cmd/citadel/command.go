@@ -79,7 +79,6 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 	}
 	cmd.Flags().Bool("version", false, "print the version") // without cobra's -v, which was the ancestor's verbosity
 	flags.AddTo(cmd.Flags())
-	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -99,6 +98,11 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 		fmt.Fprintln(stdout, daemon.BuildVersion())
 	}})
 	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.InitDefaultHelpCmd()
+	cmd.SetArgs(args)
+	if found, _, err := cmd.Find(args); err == nil && found == cmd {
+		cmd.SetArgs(daemon.WellFormed(cmd.Flags(), args))
+	}
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,9 @@ func newProbe(stdout io.Writer) *cobra.Command {
 			var problems []error
 			if path == "" {
 				problems = append(problems, errors.New("--probe-path: is not given: name the file of citadel's --liveness-probe-path"))
+			}
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				problems = append(problems, fmt.Errorf("--probe-path: %s is a folder: name the file of citadel's --liveness-probe-path", path))
 			}
 			if interval <= 0 {
 				problems = append(problems, fmt.Errorf("--interval: %s must be above zero, and above citadel's --liveness-probe-interval", interval))

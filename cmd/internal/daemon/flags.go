@@ -6,8 +6,10 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 )
@@ -77,21 +79,57 @@ func (f *Flags) AddTo(set *pflag.FlagSet) {
 // set, for a command that goes on past them: they must not hide what else is
 // wrong. Their values are not told: they may be secrets.
 func (f *Flags) ReportUnknown(set *pflag.FlagSet, args []string) {
-	for i := 0; i < len(args) && args[i] != "--"; i++ {
-		given, _, hasValue := strings.Cut(args[i], "=")
-		name := strings.TrimLeft(given, "-")
-		if name == "" || name == given {
-			continue // a value of the flag before it, or the command's own argument
-		}
-		flag := set.Lookup(name)
-		if !strings.HasPrefix(given, "--") {
-			flag, given, hasValue = set.ShorthandLookup(name[:1]), "-"+name[:1], hasValue || len(name) > 1
-		}
+	for _, given := range unknown(set, args) {
+		f.Report(fmt.Errorf("unknown flag: %s", strings.ToValidUTF8(given, "\uFFFD")))
+	}
+}
+
+// WellFormed puts flags that are merely unknown in the place of those that
+// nothing can be called, as in ---x and --=x: pflag reads nothing after these.
+func WellFormed(set *pflag.FlagSet, args []string) []string {
+	args = slices.Clone(args)
+	for i, given := range unknown(set, args) {
 		switch {
-		case flag == nil:
-			f.Report(fmt.Errorf("unknown flag: %s", given))
-		case !hasValue && flag.NoOptDefVal == "":
-			i++ // its value, whatever that looks like
+		case !strings.HasPrefix(given, "---") && given != "--=":
+		case strings.Contains(args[i], "="):
+			args[i] = "--?="
+		default:
+			args[i] = "--?"
+		}
+	}
+	return args
+}
+
+// unknown goes through the flags among the arguments that are not in set, by
+// their place and as they are written, without their values.
+func unknown(set *pflag.FlagSet, args []string) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		for i := 0; i < len(args) && args[i] != "--"; i++ {
+			given, _, hasValue := strings.Cut(args[i], "=")
+			var flag *pflag.Flag
+			switch {
+			case len(args[i]) < 2 || args[i][0] != '-':
+				continue // a value of the flag before it, or the command's own argument
+			case given == "-" || given == "--":
+				given += "=" // no name at all
+			case strings.HasPrefix(given, "--"):
+				flag = set.Lookup(given[2:])
+			default:
+				_, size := utf8.DecodeRuneInString(given[1:])
+				hasValue = hasValue || len(given) > 1+size
+				given = given[:1+size]
+				if size == 1 { // all that pflag knows
+					flag = set.ShorthandLookup(given[1:])
+				}
+			}
+			switch {
+			case flag == nil:
+				if !yield(i, given) {
+					return
+				}
+			case !hasValue && flag.NoOptDefVal == "":
+				i++ // its value, whatever that looks like
+			}
 		}
 	}
 }

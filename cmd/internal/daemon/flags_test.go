@@ -127,7 +127,11 @@ func TestReportUnknown(t *testing.T) {
 		"-v --no-such --nor-this":               "--nor-this",
 		"-v2 --no-such":                         "--no-such",
 		"-- --no-such":                          "",
-		"a - -= --=":                            "",
+		"a - -v":                                "",
+		"-= --= --=x":                           "-= --= --=",
+		"---no-such ---cert-ttl=1 ---v":         "---no-such ---cert-ttl ---v", // none has three
+		"-é -éx=1 -\xff":                        "-é -é -\uFFFD",
+		"--log_names ---x":                      "",
 	} {
 		p := newProgram()
 		p.flags.ReportUnknown(p.set, strings.Fields(args))
@@ -137,6 +141,25 @@ func TestReportUnknown(t *testing.T) {
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}
+
+// TestWellFormed: what pflag stops at is replaced, so that it reads the rest;
+// values stay what they are.
+func TestWellFormed(t *testing.T) {
+	for args, want := range map[string]string{
+		"---x --=y --= --no-such=1 -é a - -- --=": "--? --?= --?= --no-such=1 -é a - -- --=",
+		"--log_names ---x ---x=1":                 "--log_names ---x --?=",
+	} {
+		p := newProgram()
+		p.set.ParseErrorsAllowlist.UnknownFlags = true
+		got := WellFormed(p.set, strings.Fields(args))
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q", args, got)
+		}
+		if err := p.set.Parse(got); err != nil {
+			t.Errorf("%s: %v", args, err)
 		}
 	}
 }

@@ -52,14 +52,22 @@ func (l Liveness) touch(now time.Time) error {
 	return errors.Join(file.Close(), os.Chtimes(l.Path, now, now))
 }
 
+// skew is how far ahead the clock may be that the file was touched by.
+const skew = time.Minute
+
 // CheckLiveness tells, from outside the process, why it is not alive: nil when
-// its file was touched less than limit before now.
+// its file was touched less than limit before now. A file of the future would
+// look young for long after the process has died.
 func CheckLiveness(path string, limit time.Duration, now time.Time) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("liveness file: %w", err)
 	}
-	if age := now.Sub(info.ModTime()); age >= limit {
+	age := now.Sub(info.ModTime())
+	if age < -skew {
+		return fmt.Errorf("liveness file %s was touched %s from now, in the future: a clock is wrong", path, -age.Round(time.Millisecond))
+	}
+	if age >= limit {
 		return fmt.Errorf("liveness file %s was touched %s ago, which must be less than %s", path, age.Round(time.Millisecond), limit)
 	}
 	return nil

@@ -81,7 +81,7 @@ func TestCheckLiveness(t *testing.T) {
 	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, now, now)); err != nil {
 		t.Fatal(err)
 	}
-	for age, alive := range map[time.Duration]bool{-time.Hour: true, 0: true, time.Minute - 1: true, time.Minute: false, time.Hour: false} {
+	for age, alive := range map[time.Duration]bool{-time.Hour: false, -time.Minute - 1: false, -time.Minute: true, 0: true, time.Minute - 1: true, time.Minute: false, time.Hour: false} {
 		if err := CheckLiveness(path, time.Minute, now.Add(age)); (err == nil) != alive {
 			t.Errorf("%s old: %v", age, err)
 		}
