@@ -64,7 +64,11 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 
 func (c *config) checkNamespaces(given *pflag.FlagSet) {
 	list := c.listened
-	if fallback, ok := os.LookupEnv("NAMESPACE"); ok && !given.Changed("listened-namespaces") {
+	said := given.Changed("listened-namespaces")
+	if c.flags.SetByVariable("listened-namespaces") && strings.TrimSpace(list) == "" {
+		said = false // a manifest's variable without a value must not widen what NAMESPACE names
+	}
+	if fallback, ok := os.LookupEnv("NAMESPACE"); ok && !said {
 		list = fallback
 		c.flags.SetBy("listened-namespaces", "NAMESPACE")
 	}

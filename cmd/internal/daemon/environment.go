@@ -42,6 +42,9 @@ func (f *Flags) ReadEnvironment(set *pflag.FlagSet) {
 // SetBy notes that a flag's value is of a variable, so that messages name it.
 func (f *Flags) SetBy(flag, variable string) { f.setBy[flag] = variable }
 
+// SetByVariable tells whether a flag's value is of a variable.
+func (f *Flags) SetByVariable(flag string) bool { return f.setBy[flag] != "" }
+
 func (f *Flags) warnOfUnknown(known map[string]bool) {
 	environment := os.Environ()
 	slices.Sort(environment)

@@ -34,6 +34,9 @@ func TestNamesWithVariables(t *testing.T) {
 		if got := p.flags.Name(flag); got != want {
 			t.Errorf("%s is called %s, want %s", flag, got, want)
 		}
+		if got := p.flags.SetByVariable(flag); got != strings.Contains(want, "set by") {
+			t.Errorf("%s is set by a variable: %v", flag, got)
+		}
 	}
 	if problems := p.flags.Problems(); len(problems) != 1 || !strings.HasPrefix(problems[0].Error(), `--port (set by TEST_PORT): "http": `) {
 		t.Errorf("problems %v", problems)
