@@ -25,9 +25,12 @@ func TestServiceAccountGetsItsSecret(t *testing.T) {
 		sa := makeAccount(t, ns, name)
 		secret := right(t, sa, roots)
 		checkExactMeta(t, secret, sa)
-		if got := verbs(writes(t, p.since, p.user, "secrets", ns, secret.Name)); fmt.Sprint(got) != "[create]" {
-			t.Errorf("Secret %s was written by %v, want one create", secret.Name, got)
-		}
+		within(t, patience, func() error { // the object may be seen before its request is answered and in the log
+			if got := verbs(writes(t, p.since, p.user, "secrets", ns, secret.Name)); fmt.Sprint(got) != "[create]" {
+				return fmt.Errorf("Secret %s was written by %v, want one create", secret.Name, got)
+			}
+			return nil
+		})
 		if block := keyBlock(secret); block != "PRIVATE KEY" {
 			t.Errorf("key is a %q, want PKCS#8", block)
 		}
