@@ -94,7 +94,7 @@ func New(s Settings) (*Controller, error) {
 		return nil, errors.New("secret controller: client, authority, recorder, observer, workers and TTL must all be set")
 	}
 	c := &Controller{set: s, roots: NewRoots(s.Authority.Signer().Roots(), s.RootsSince)}
-	c.ledge.entries = map[key]entry{}
+	c.ledge.entries, c.ledge.told = map[key]entry{}, map[string]string{}
 	var err error
 	if c.watch, err = newWatch(s.Client, s.Scope, c.roots.pem, c.wake); err != nil {
 		return nil, fmt.Errorf("secret controller: %w", err)

@@ -208,3 +208,24 @@ func TestLargeBundles(t *testing.T) {
 		t.Errorf("kept %d bytes, marked %v, error %v", len(s.Data[RootsKey]), s.StringData, err)
 	}
 }
+
+// TestLabelThatDecidesNothing is told when it appears.
+func TestLabelThatDecidesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.make(namespace("web", map[string]string{OverrideLabel: "False"}))
+		r.start()
+		r.pass(time.Hour)
+		told := 0
+		for _, o := range r.take() {
+			if o.Object == "Namespace" {
+				told++
+				if o.Name != "web" || !strings.Contains(o.Err.Error(), `ca.istio.io/override is "False"`) {
+					t.Errorf("told %+v", o)
+				}
+			}
+		}
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
+	})
+}

@@ -13,7 +13,8 @@ import (
 // time.
 type ledger struct {
 	mu      sync.Mutex
-	entries map[key]entry // guarded by mu
+	entries map[key]entry     // guarded by mu
+	told    map[string]string // guarded by mu: what was told of a namespace last
 }
 
 type entry struct {
@@ -110,6 +111,20 @@ func (l *ledger) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.entries)
+	clear(l.told)
+}
+
+// news notes what there is to tell of a namespace, and whether that is new.
+func (l *ledger) news(namespace, text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if text == "" {
+		delete(l.told, namespace)
+		return false
+	}
+	known := l.told[namespace] == text
+	l.told[namespace] = text
+	return !known
 }
 
 // Somebody who undoes our repairs at once is not answered at full speed: from

@@ -12,7 +12,7 @@ import (
 
 var errBroken = errors.New("broken")
 
-func newLedger() *ledger { return &ledger{entries: map[key]entry{}} }
+func newLedger() *ledger { return &ledger{entries: map[key]entry{}, told: map[string]string{}} }
 
 func version(v string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{ResourceVersion: v}}

@@ -3,6 +3,7 @@ package secretcontroller
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,7 @@ import (
 // reconcileRoots keeps RootsConfigMap of a namespace right.
 func (c *Controller) reconcileRoots(ctx context.Context, k key) (time.Duration, error) {
 	namespace := k.namespace
+	c.tellOfLabels(namespace)
 	if !c.watch.manages(namespace) || !distributesRoots(namespace) {
 		c.ledge.forget(k)
 		return 0, nil
@@ -25,6 +27,14 @@ func (c *Controller) reconcileRoots(ctx context.Context, k key) (time.Duration, 
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: RootsConfigMap, Labels: map[string]string{RootsConfigMapLabel: "true"}},
 		Data:       map[string]string{RootsKey: string(c.roots.pem)},
 	})
+}
+
+// tellOfLabels tells once that a label of a namespace decides nothing.
+func (c *Controller) tellOfLabels(namespace string) {
+	labels, _ := c.watch.labels(namespace)
+	if problem := c.set.Scope.ignored(labels); c.ledge.news(namespace, problem) {
+		c.observe(time.Now(), Observation{Object: "Namespace", Name: namespace, Action: Refused, Err: errors.New(problem)}, nil)
+	}
 }
 
 // reconcileLegacyRoots keeps LegacyConfigMap right. Agents of Istio 1.1 to 1.4

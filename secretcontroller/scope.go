@@ -1,6 +1,9 @@
 package secretcontroller
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // Scope says which namespaces are managed.
 type Scope struct {
@@ -30,6 +33,16 @@ func (s Scope) Manages(namespace string, labels map[string]string) (bool, string
 		return env == s.StorageNamespace, "label " + EnvLabel
 	}
 	return s.EnabledByDefault, "default"
+}
+
+// ignored says which label is there and decides nothing, in words; empty if
+// none is.
+func (s Scope) ignored(labels map[string]string) string {
+	value, ok := labels[OverrideLabel]
+	if !ok || value == "true" || value == "false" || len(s.Listed) > 0 {
+		return ""
+	}
+	return fmt.Sprintf("label %s is %q, which is neither true nor false: it decides nothing", OverrideLabel, value)
 }
 
 // withoutRoots are the namespaces that get no RootsConfigMap: nothing that

@@ -266,16 +266,22 @@ func (w *watch) manages(namespace string) bool {
 		managed, _ := w.scope.Manages(namespace, nil)
 		return managed
 	}
+	labels, exists := w.labels(namespace)
+	managed, _ := w.scope.Manages(namespace, labels)
+	return exists && managed
+}
+
+// labels are those of a namespace that exists and is not on its way out.
+func (w *watch) labels(namespace string) (map[string]string, bool) {
+	if w.spaces == nil {
+		return nil, false
+	}
 	obj, exists, err := w.spaces.GetIndexer().GetByKey(namespace)
-	if err != nil || !exists {
-		return false
-	}
 	ns, ok := obj.(*corev1.Namespace)
-	if !ok || ns.DeletionTimestamp != nil {
-		return false
+	if err != nil || !exists || !ok || ns.DeletionTimestamp != nil {
+		return nil, false
 	}
-	managed, _ := w.scope.Manages(namespace, ns.Labels)
-	return managed
+	return ns.Labels, true
 }
 
 func (w *watch) account(k key) (Account, bool) {

@@ -28,7 +28,7 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 	for {
 		block, rest, err := NextBlock(text)
 		if err != nil {
-			return nil, fmt.Errorf("is damaged after certificate %d: %w", len(certs), err)
+			return nil, fmt.Errorf("is damaged in certificate %d: %w", len(certs)+1, err)
 		}
 		if block == nil {
 			break

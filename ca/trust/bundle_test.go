@@ -53,10 +53,10 @@ func TestParseCertificatesRefuses(t *testing.T) {
 		"a trusted certificate":         {string(block("TRUSTED CERTIFICATE", certs[0].Raw)), "only certificates belong"},
 		"a block that is no DER":        {one + string(block("CERTIFICATE", []byte("x"))), "certificate 2 does not parse"},
 		"data after the DER":            {string(block("CERTIFICATE", append(bytes.Clone(certs[0].Raw), 0))), "certificate 1 does not parse"},
-		"a block without its end":       {one + one[:len(one)-30], "damaged after certificate 1"},
-		"a damaged block at the front":  {damaged([]byte(one)) + one, "damaged after certificate 0"},
-		"a damaged block in the middle": {one + damaged([]byte(one)) + one, "damaged after certificate 1"},
-		"a damaged block at the end":    {one + damaged([]byte(one)), "damaged after certificate 1"},
+		"a block without its end":       {one + one[:len(one)-30], "damaged in certificate 2"},
+		"a damaged block at the front":  {damaged([]byte(one)) + one, "damaged in certificate 1"},
+		"a damaged block in the middle": {one + damaged([]byte(one)) + one, "damaged in certificate 2"},
+		"a damaged block at the end":    {one + damaged([]byte(one)), "damaged in certificate 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := trust.ParseCertificates([]byte(c.text))
