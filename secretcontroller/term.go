@@ -60,7 +60,7 @@ func (t *term) next(ctx context.Context, work func(context.Context, key) (time.D
 	}
 	t.queue.Forget(k)
 	if again > 0 {
-		t.queue.AddAfter(k, again)
+		t.queue.AddAfter(k, min(again, resync)) // what is gone by then is forgotten then, not hours later
 	}
 	now := time.Now().UnixNano()
 	if k.kind == heartbeatKey {
