@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 
 	"citadel/ca/trust"
 )
@@ -25,14 +28,22 @@ type version struct {
 func history(t *testing.T, namespace string) func() map[string][]version {
 	t.Helper()
 	list := must(plane.Client.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{}))(t)
-	w := must(plane.Client.CoreV1().Secrets(namespace).Watch(t.Context(), metav1.ListOptions{ResourceVersion: list.ResourceVersion}))(t)
+	w := must(watchtools.NewRetryWatcherWithContext(t.Context(), list.ResourceVersion, &cache.ListWatch{ // an API server ends watches as it likes
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return plane.Client.CoreV1().Secrets(namespace).Watch(ctx, o)
+		}}))(t)
 	t.Cleanup(w.Stop)
 	ask := make(chan chan map[string][]version)
 	go record(w, ask)
 	return func() map[string][]version {
 		answer := make(chan map[string][]version)
-		ask <- answer
-		return <-answer
+		select {
+		case ask <- answer:
+			return <-answer
+		case <-w.Done():
+			t.Fatalf("the watch of the Secrets of %s ended for good", namespace)
+			return nil
+		}
 	}
 }
 
