@@ -105,6 +105,7 @@ func (c *Controller) renew(ctx context.Context, k key, want Want, secret *corev1
 	o := Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Action: action, Reason: v.Reason, Detail: v.Detail}
 	switch {
 	case err == nil && fresh.Reason != Right:
+		c.ledge.repaired(k, fresh.Reason) // a quarrel, whatever began it
 		err = fmt.Errorf("the Secret was stored otherwise than it was sent (%s): an admission webhook changes it", fresh.Detail)
 	case err == nil:
 		o.NotAfter, o.RenewAt = fresh.NotAfter, fresh.RenewAt

@@ -106,7 +106,7 @@ func TestWebhookThatChangesSecrets(t *testing.T) {
 			}
 		}
 		r.pass(5 * time.Minute)
-		if n := r.calls("create", "secrets") + r.calls("update", "secrets"); n > 25 {
+		if n := r.calls("create", "secrets") + r.calls("update", "secrets"); n > 12 {
 			t.Errorf("%d writes in five minutes", n)
 		}
 	}, serviceAccount("default", "sleep"))
@@ -181,7 +181,7 @@ func TestListedNamespaceThatIsNot(t *testing.T) {
 		for _, o := range r.take() {
 			if o.Err != nil {
 				told++
-				if !strings.Contains(o.Err.Error(), "namespace typo does not exist") {
+				if !strings.Contains(o.Err.Error(), "ConfigMap typo/istio-ca-root-cert: its namespace does not exist") {
 					t.Errorf("told %v", o.Err)
 				}
 			}

@@ -74,6 +74,9 @@ func (l *ledger) fail(k key, account Account, v Verdict, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[k]
+	if e.account != account.UID || blocked(err) {
+		e.fails = 0
+	}
 	e.version, e.account, e.verdict, e.err = "", account.UID, v, err
 	e.failed, e.fails = time.Now(), e.fails+1
 	l.entries[k] = e

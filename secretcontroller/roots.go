@@ -59,6 +59,7 @@ func (c *Controller) reconcileLegacyRoots(ctx context.Context, k key) (time.Dura
 func (c *Controller) keepConfigMap(ctx context.Context, k key, cached any, want *corev1.ConfigMap) (time.Duration, error) {
 	have, _ := cached.(*corev1.ConfigMap)
 	if have != nil && contains(have.Data, want.Data) && contains(have.Labels, want.Labels) {
+		c.ledge.forgive(k)
 		return 0, nil
 	}
 	start := time.Now()
@@ -88,7 +89,7 @@ func (c *Controller) keepConfigMap(ctx context.Context, k key, cached any, want 
 // awaitNamespace tells once that a listed namespace does not exist.
 func (c *Controller) awaitNamespace(start time.Time, k key, o Observation) time.Duration {
 	if last, known := c.ledge.recall(k, Account{}); !known || last.err == nil {
-		o.Action, o.Err = Refused, fmt.Errorf("listed namespace %s does not exist: it is waited for", k.namespace)
+		o.Action, o.Err = Refused, fmt.Errorf("ConfigMap %s: its namespace does not exist: it is waited for", o.Name)
 		c.ledge.fail(k, Account{}, Verdict{}, o.Err)
 		c.observe(start, o, nil)
 	}
