@@ -165,6 +165,13 @@ func TestImmutableAndFull(t *testing.T) {
 
 // TestListedNamespaceThatIsNot is told once and waited for.
 func TestListedNamespaceThatIsNot(t *testing.T) {
+	for name, restored := range map[string]bool{"made": false, "restored with its roots": true} {
+		t.Run(name, func(t *testing.T) { awaitTypo(t, restored) })
+	}
+}
+
+func awaitTypo(t *testing.T, restored bool) {
+	t.Helper()
 	bubble(t, func(t *testing.T, r *rig) {
 		missing := apierrors.NewNotFound(corev1.Resource("namespaces"), "typo")
 		r.setFault(func(a clienttesting.Action) error {
@@ -188,6 +195,10 @@ func TestListedNamespaceThatIsNot(t *testing.T) {
 		}
 		if told != 1 {
 			t.Errorf("told %d times", told)
+		}
+		if restored {
+			cm := r.configMap("default", RootsConfigMap)
+			r.make(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "typo", Name: cm.Name, Labels: cm.Labels}, Data: cm.Data})
 		}
 		r.setFault(nil)
 		r.pass(lastRetry)
