@@ -93,6 +93,10 @@ func New(s Settings) (*Controller, error) {
 	if s.Client == nil || s.Authority == nil || s.Recorder == nil || s.Observe == nil || s.Workers < 1 || s.TTL <= 0 {
 		return nil, errors.New("secret controller: client, authority, recorder, observer, workers and TTL must all be set")
 	}
+	if n, size := len(s.Authority.Signer().Chain()), len(s.Authority.Signer().ChainPEM()); n >= maxChain || size > maxChainBytes/2 {
+		return nil, fmt.Errorf("secret controller: the signing certificate's chain of %d certificates and %d bytes is too long for Secrets: at most %d and %d",
+			n, size, maxChain-1, maxChainBytes/2)
+	}
 	c := &Controller{set: s, roots: NewRoots(s.Authority.Signer().Roots(), s.RootsSince)}
 	c.ledge.entries, c.ledge.told = map[key]entry{}, map[string]string{}
 	var err error

@@ -3,6 +3,7 @@ package secretcontroller
 import (
 	"bytes"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -370,6 +371,22 @@ func TestSettingsMustBeComplete(t *testing.T) {
 			edit(&s)
 			if _, err := New(s); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("without %s: %v", name, err)
+			}
+		}
+	})
+}
+
+// TestChainThatNoSecretMayHold stops the start: each restart would judge every
+// Secret wrong.
+func TestChainThatNoSecretMayHold(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		issuer := catest.Root(t, time.Now(), catest.Spec{Name: "root"})
+		for n := 1; n <= maxChain; n++ {
+			issuer = issuer.Intermediate(t, time.Now(), catest.Spec{Name: fmt.Sprint("below ", n)})
+			s := r.settings()
+			s.Authority = catest.Authority(t, time.Now(), ca.Config{Signer: issuer.Signer(t, time.Now())})
+			if _, err := New(s); (err != nil) != (n == maxChain) {
+				t.Errorf("%d issuers: %v", n, err)
 			}
 		}
 	})

@@ -210,20 +210,23 @@ func judgeNames(leaf *x509.Certificate, want Want) error {
 // come is made anew whatever a signature says: who issued it is looked at, no more.
 func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want Want) Verdict {
 	leaf := chain[0]
-	own, current := want.Roots, true
-	if !bytes.Equal(rootsPEM, own.pem) {
-		certs, err := trust.ParseCertificates(rootsPEM)
-		if err != nil {
+	roots, current, pool := want.Roots.certs, true, want.Roots.pool
+	if !bytes.Equal(rootsPEM, want.Roots.pem) {
+		var err error
+		if roots, err = trust.ParseCertificates(rootsPEM); err != nil {
 			return Verdict{Reason: BadRoots, Detail: fmt.Sprintf("%s %v", RootsKey, err), RenewAt: now, NotAfter: leaf.NotAfter}
 		}
-		own, current = NewRoots(certs, time.Time{}), trust.SameRoots(certs, want.Roots.certs)
+		current = trust.SameRoots(roots, want.Roots.certs)
 	}
 	old := Verdict{Reason: OldRoots, Detail: "roots are not today's", RenewAt: now, NotAfter: pathEnd(chain)}
 	turn := want.Rotation.rootsDue(leaf, want.Roots.since)
-	if !current && !now.Before(turn) && !now.After(old.NotAfter) && namesIssuer(chain, own.certs) {
+	if !current && !now.Before(turn) && !now.After(old.NotAfter) && namesIssuer(chain, roots) {
 		return old
 	}
-	end, err := verify(now, chain, own.pool)
+	if !current {
+		pool = trust.Pool(roots)
+	}
+	end, err := verify(now, chain, pool)
 	v := Verdict{RenewAt: now, NotAfter: end}
 	switch {
 	case err != nil && now.After(end):
