@@ -11,16 +11,26 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
-// mark is a place in the API server's audit log, which has each request before
-// that is answered.
-type mark int64
+// mark is a moment of the API server. Its audit log has the requests that came
+// after it behind offset; requests that were answered just before may be there
+// too, as the log is written after the answer.
+type mark struct {
+	offset int64
+	at     time.Time
+}
 
 func auditLog() string { return filepath.Join(plane.Dir, "audit.log") }
 
-// now is the end of the audit log.
+// now is a mark behind every request whose effect has been seen.
 func now(t testing.TB) mark {
+	t.Helper()
+	return mark{offset: auditSize(t), at: time.Now()}
+}
+
+func auditSize(t testing.TB) int64 {
 	t.Helper()
 	info, err := os.Stat(auditLog())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -29,7 +39,7 @@ func now(t testing.TB) mark {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mark(info.Size())
+	return info.Size()
 }
 
 // request is one that the API server has answered.
@@ -42,6 +52,8 @@ type request struct {
 
 	ResponseStatus struct{ Code int }
 	Annotations    map[string]string
+
+	RequestReceivedTimestamp time.Time
 }
 
 func (r request) String() string {
@@ -70,8 +82,8 @@ func requests(t testing.TB, since mark, user string) []request {
 	t.Helper()
 	file := must(os.Open(auditLog()))(t)
 	defer file.Close()
-	text := make([]byte, now(t)-since)
-	if _, err := file.ReadAt(text, int64(since)); err != nil {
+	text := make([]byte, auditSize(t)-since.offset)
+	if _, err := file.ReadAt(text, since.offset); err != nil {
 		t.Fatal(err)
 	}
 	wanted := []byte(`"username":"` + user + `"`)
@@ -85,7 +97,7 @@ func requests(t testing.TB, since mark, user string) []request {
 		if err := json.Unmarshal(line, &r); err != nil {
 			t.Fatalf("line %q of the audit log: %v", line, err)
 		}
-		if r.Stage == "ResponseComplete" || r.Stage == "Panic" {
+		if answered := r.Stage == "ResponseComplete" || r.Stage == "Panic"; answered && !r.RequestReceivedTimestamp.Before(since.at) {
 			out = append(out, r)
 		}
 	}
