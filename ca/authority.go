@@ -65,13 +65,17 @@ func New(now time.Time, cfg Config) (*Authority, error) {
 	case cfg.DefaultTTL <= 0 || cfg.MaxTTL < cfg.DefaultTTL:
 		return nil, fmt.Errorf("authority: default TTL %s must be positive and at most the maximum TTL %s", cfg.DefaultTTL, cfg.MaxTTL)
 	}
-	sign, err := newCFSSLSigner(cfg.Signer)
+	self, err := ServiceAccountID(cfg.TrustDomain, "citadel", "self-check")
+	if err != nil {
+		return nil, err
+	}
+	sign, err := newSigner(cfg.Signer, self)
 	if err != nil {
 		return nil, err
 	}
 	cfg.DNSNames = cfg.DNSNames.clone()
 	a := &Authority{cfg: cfg, sign: sign}
-	if err := a.prove(now); err != nil {
+	if err := a.prove(now, self); err != nil {
 		return nil, err
 	}
 	return a, nil

@@ -16,13 +16,9 @@ import (
 )
 
 // prove signs certificates that live for a moment, in both ways that there are,
-// and verifies them as a peer would. They are not audited: no key but the one thrown away here goes with
-// them.
-func (a *Authority) prove(now time.Time) error {
-	id, err := ServiceAccountID(a.cfg.TrustDomain, "citadel", "self-check")
-	if err != nil {
-		return err
-	}
+// and verifies them as a peer would. They are not audited: no key but the one
+// thrown away here goes with them.
+func (a *Authority) prove(now time.Time, self spiffeid.ID) error {
 	key, err := trust.ECDSAP256.Generate()
 	if err != nil {
 		return err
@@ -31,7 +27,7 @@ func (a *Authority) prove(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	caller := NewCaller(id, "self-check", "")
+	caller := NewCaller(self, "self-check", "")
 	if err := a.proof(now, caller, Request{CSR: csr}, nil); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // key identifiers are SHA-1 by RFC 5280 4.2.1.2; nothing is secured by it
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -21,6 +20,7 @@ import (
 	cflog "github.com/cloudflare/cfssl/log"
 	"github.com/cloudflare/cfssl/signer"
 	"github.com/cloudflare/cfssl/signer/local"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"citadel/ca/trust"
 )
@@ -48,29 +48,33 @@ const (
 	profileEncipherment = "encipherment"
 )
 
+var profiles = map[string]*config.SigningProfile{
+	profileSignature:    profile("digital signature"),
+	profileEncipherment: profile("digital signature", "key encipherment"),
+}
+
 // quiet stops cfssl's global logger, which would write a line for each
 // signature (C-9). Our audit records take its place.
 var quiet = sync.OnceFunc(func() { cflog.Level = cflog.LevelFatal + 1 })
 
-// newCFSSLSigner keeps cfssl behind a function: it gets every field of the
+// newSigner keeps cfssl behind a function: it gets every field of the
 // certificate from us, and nothing but the public key from the request. Where
-// there is no request, it fills the template and crypto/x509 signs.
-func newCFSSLSigner(s *trust.Signer) (signFunc, error) {
+// there is no request, the certificate is made in the likeness of one that
+// cfssl signed.
+func newSigner(s *trust.Signer, self spiffeid.ID) (signFunc, error) {
 	quiet()
 	parent, err := withKeyID(s.Cert())
 	if err != nil {
 		return nil, err
 	}
-	policy := &config.Signing{
-		Default: profile("digital signature"),
-		Profiles: map[string]*config.SigningProfile{
-			profileSignature:    profile("digital signature"),
-			profileEncipherment: profile("digital signature", "key encipherment"),
-		},
-	}
-	cf, err := local.NewSigner(s.Key(), parent, signer.DefaultSigAlgo(s.Key()), policy)
+	cf, err := local.NewSigner(s.Key(), parent, signer.DefaultSigAlgo(s.Key()), &config.Signing{
+		Default: profiles[profileSignature], Profiles: profiles})
 	if err != nil {
 		return nil, fmt.Errorf("set up the signer for %s: %w", trust.Name(s.Cert()), err)
+	}
+	models, err := newModels(cf, s, self)
+	if err != nil {
+		return nil, fmt.Errorf("try the signer for %s: %w", trust.Name(s.Cert()), err)
 	}
 	return func(p *prepared) (*x509.Certificate, error) {
 		san, err := subjectAltName(p)
@@ -78,13 +82,13 @@ func newCFSSLSigner(s *trust.Signer) (signFunc, error) {
 			return nil, &Error{Class: CertGenError, Reason: "the names do not encode", Cause: err}
 		}
 		var der []byte
-		if p.csr != nil {
-			der, err = signCSR(cf, p, san)
+		if name := profileName(p.key); p.csr != nil {
+			der, err = signCSR(cf, name, p, san)
 		} else {
-			der, err = signKey(s.Key(), parent, policy, p, san)
+			der, err = models[name].sign(s.Key(), p, san)
 		}
 		if err != nil {
-			return nil, err
+			return nil, signError(err)
 		}
 		leaf, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -92,6 +96,36 @@ func newCFSSLSigner(s *trust.Signer) (signFunc, error) {
 		}
 		return leaf, nil
 	}, nil
+}
+
+// newModels has cfssl sign a certificate of each profile, for a key that is
+// thrown away.
+func newModels(cf *local.Signer, s *trust.Signer, self spiffeid.ID) (map[string]*model, error) {
+	key, err := trust.ECDSAP256.Generate()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, err
+	}
+	past := s.Cert().NotBefore
+	p := &prepared{caller: Caller{id: self}, csr: &x509.CertificateRequest{Raw: der}, serial: big.NewInt(1), validity: validity{past, past}}
+	san, err := subjectAltName(p)
+	if err != nil {
+		return nil, err
+	}
+	models := map[string]*model{}
+	for name := range profiles {
+		der, err := signCSR(cf, name, p, san)
+		if err != nil {
+			return nil, err
+		}
+		if models[name], err = newModel(der); err != nil {
+			return nil, err
+		}
+	}
+	return models, nil
 }
 
 // profile whitelists the public key of a request (C-1, C-2) and the one
@@ -108,26 +142,6 @@ func profile(usages ...string) *config.SigningProfile {
 	}
 }
 
-// withKeyID returns the issuer with a subject key identifier, made by RFC 5280
-// 4.2.1.2 method 1 where it has none (roots of Citadel 1.4), so that leaves
-// always name their issuer's key.
-func withKeyID(cert *x509.Certificate) (*x509.Certificate, error) {
-	if len(cert.SubjectKeyId) > 0 {
-		return cert, nil
-	}
-	var spki struct {
-		Algorithm asn1.RawValue
-		Key       asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(cert.RawSubjectPublicKeyInfo, &spki); err != nil {
-		return nil, fmt.Errorf("read the public key of %s: %w", trust.Name(cert), err)
-	}
-	sum := sha1.Sum(spki.Key.Bytes) //nolint:gosec // see the import
-	named := *cert
-	named.SubjectKeyId = sum[:]
-	return &named, nil
-}
-
 // profileName is the profile for a key.
 func profileName(key crypto.PublicKey) string {
 	if _, ok := key.(*rsa.PublicKey); ok {
@@ -136,11 +150,11 @@ func profileName(key crypto.PublicKey) string {
 	return profileSignature
 }
 
-func signCSR(cf *local.Signer, p *prepared, san pkix.Extension) ([]byte, error) {
+func signCSR(cf *local.Signer, profile string, p *prepared, san pkix.Extension) ([]byte, error) {
 	text, err := cf.Sign(signer.SignRequest{
 		Request:   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.csr.Raw})),
 		Subject:   &signer.Subject{CN: p.commonName},
-		Profile:   profileName(p.key),
+		Profile:   profile,
 		Serial:    p.serial,
 		NotBefore: p.validity.notBefore,
 		NotAfter:  p.validity.notAfter,
@@ -149,33 +163,13 @@ func signCSR(cf *local.Signer, p *prepared, san pkix.Extension) ([]byte, error) 
 		},
 	})
 	if err != nil {
-		return nil, signError(err)
+		return nil, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, &Error{Class: CertGenError, Reason: "the signer returned no PEM"}
+		return nil, errors.New("the signer returned no PEM")
 	}
 	return block.Bytes, nil
-}
-
-// signKey is what cfssl does once it has read a request, by the same profiles:
-// cfssl takes keys in requests only, and signing one for oneself just to have
-// it checked is a quarter of the cost of a Secret.
-func signKey(key crypto.Signer, parent *x509.Certificate, policy *config.Signing, p *prepared, san pkix.Extension) ([]byte, error) {
-	template := x509.Certificate{
-		PublicKey: p.key, SerialNumber: p.serial, SignatureAlgorithm: signer.DefaultSigAlgo(key),
-		Subject:         pkix.Name{CommonName: p.commonName},
-		ExtraExtensions: []pkix.Extension{san},
-	}
-	err := signer.FillTemplate(&template, policy.Default, policy.Profiles[profileName(p.key)], p.validity.notBefore, p.validity.notAfter)
-	if err != nil {
-		return nil, signError(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &template, parent, p.key, key)
-	if err != nil {
-		return nil, signError(err)
-	}
-	return der, nil
 }
 
 // signError tells a request whose signature is not its key's from a failure

@@ -119,11 +119,14 @@ func Judge(now time.Time, secret *corev1.Secret, want Want) Verdict {
 		return wrong(BadChain, "%s has %d certificates, more than %d", ChainKey, len(chain), maxChain)
 	}
 	leaf := chain[0]
-	if err := judgeKey(secret.Data[KeyKey], leaf); err != nil {
-		return wrong(BadKey, "%s %v", KeyKey, err)
-	}
 	if err := judgeNames(leaf, want); err != nil {
 		return wrong(WrongName, "%v", err)
+	}
+	if v, come := turnOfRoots(now, secret.Data[RootsKey], chain, want); come {
+		return v
+	}
+	if err := judgeKey(secret.Data[KeyKey], leaf); err != nil {
+		return wrong(BadKey, "%s %v", KeyKey, err)
 	}
 	if now.Before(leaf.NotBefore) {
 		return wrong(NotYetValid, "certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
@@ -204,27 +207,34 @@ func judgeNames(leaf *x509.Certificate, want Want) error {
 	return nil
 }
 
+// turnOfRoots tells whether the Secret is from before a change of roots and its
+// turn to be made anew has come: then its key does not matter, and who issued it
+// is looked at, not verified.
+func turnOfRoots(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want Want) (Verdict, bool) {
+	v := Verdict{Reason: OldRoots, Detail: oldRoots, RenewAt: now, NotAfter: pathEnd(chain)}
+	if bytes.Equal(rootsPEM, want.Roots.pem) || now.Before(want.Rotation.rootsDue(chain[0], want.Roots.since)) || now.After(v.NotAfter) {
+		return Verdict{}, false
+	}
+	roots, err := trust.ParseCertificates(rootsPEM)
+	return v, err == nil && !trust.SameRoots(roots, want.Roots.certs) && namesIssuer(chain, roots)
+}
+
+const oldRoots = "roots are not today's"
+
 // judgeTrust verifies the chain, first by today's roots. A Secret that fails
 // there and is sound by the roots it holds itself is from before a change of
-// roots, and waits for its turn; any other failure is damage. One whose turn has
-// come is made anew whatever a signature says: who issued it is looked at, no more.
+// roots, and waits for its turn; any other failure is damage.
 func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want Want) Verdict {
 	leaf := chain[0]
-	roots, current, pool := want.Roots.certs, true, want.Roots.pool
+	current, pool := true, want.Roots.pool
 	if !bytes.Equal(rootsPEM, want.Roots.pem) {
-		var err error
-		if roots, err = trust.ParseCertificates(rootsPEM); err != nil {
+		roots, err := trust.ParseCertificates(rootsPEM)
+		if err != nil {
 			return Verdict{Reason: BadRoots, Detail: fmt.Sprintf("%s %v", RootsKey, err), RenewAt: now, NotAfter: leaf.NotAfter}
 		}
-		current = trust.SameRoots(roots, want.Roots.certs)
-	}
-	old := Verdict{Reason: OldRoots, Detail: "roots are not today's", RenewAt: now, NotAfter: pathEnd(chain)}
-	turn := want.Rotation.rootsDue(leaf, want.Roots.since)
-	if !current && !now.Before(turn) && !now.After(old.NotAfter) && namesIssuer(chain, roots) {
-		return old
-	}
-	if !current {
-		pool = trust.Pool(roots)
+		if current = trust.SameRoots(roots, want.Roots.certs); !current {
+			pool = trust.Pool(roots)
+		}
 	}
 	end, err := verify(now, chain, pool)
 	v := Verdict{RenewAt: now, NotAfter: end}
@@ -234,8 +244,8 @@ func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want 
 	case err != nil:
 		v.Reason, v.Detail = BadChain, fmt.Sprintf("chain does not verify to the roots beside it: %v", err)
 	case !current:
-		old.RenewAt = earliest(turn, want.Rotation.renewAt(leaf, end))
-		return old
+		v.Reason, v.Detail, v.NotAfter = OldRoots, oldRoots, pathEnd(chain)
+		v.RenewAt = earliest(want.Rotation.rootsDue(leaf, want.Roots.since), want.Rotation.renewAt(leaf, end))
 	default:
 		v.RenewAt = want.Rotation.renewAt(leaf, end)
 		if !v.Keep(now) {

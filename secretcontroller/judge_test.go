@@ -230,7 +230,7 @@ func TestJudgeChain(t *testing.T) {
 		{name: "leaf damaged", damage: put(ChainKey, append([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), chain...)), reason: BadChain},
 		{name: "without the issuing CA", damage: put(ChainKey, leaf.PEM()), reason: BadChain, text: "does not verify"},
 		{name: "issuing CA of another", damage: put(ChainKey, slices.Concat(leaf.PEM(), p.other.PEM())), reason: BadChain, text: "does not verify"},
-		{name: "issuing CA first", damage: put(ChainKey, slices.Concat(p.issuing.PEM(), leaf.PEM())), reason: BadKey},
+		{name: "issuing CA first", damage: put(ChainKey, slices.Concat(p.issuing.PEM(), leaf.PEM())), reason: WrongName},
 		{name: "a key inside", damage: put(ChainKey, slices.Concat(chain, catest.KeyPEM(t, leaf.Key))), reason: BadChain, text: "only certificates belong"},
 		{name: "with the root at its end", damage: put(ChainKey, slices.Concat(chain, p.root.PEM())), reason: Right, keep: true},
 		{name: "two issuing CAs", secret: func() *corev1.Secret { return secretOf(t, deep) }, reason: Right, keep: true},

@@ -24,6 +24,7 @@ type bench struct {
 	bin, deploy string
 	n           int // service accounts
 	writers     int
+	accounts    int // of service accounts, the cluster's own among them
 	dir         string
 	plane       *cluster.ControlPlane
 	kubeconfig  string // citadel's
