@@ -23,9 +23,6 @@ import (
 // perNamespace is how many service accounts share a namespace.
 const perNamespace = 500
 
-// floorKinds are the prefixes of the floors' namespaces.
-var floorKinds = []string{"before", "between", "after"}
-
 // secrets measures the controller: filling, restarting, resting, rewriting.
 func (b *bench) secrets(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
