@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"cmd/internal/daemon": {},
 	"cmd/...":             {"ca/...", "secretcontroller", "nodeagent/...", "proto/...", "cmd/internal/..."},
 	"cmd/citadelctl/...":  {"ca/...", "secretcontroller", "nodeagent/...", "proto/...", "cmd/internal/...", "cmd/citadelctl/..."},
+	"deploy/...":          {},
 	"integration/...":     {"ca/...", "secretcontroller", "nodeagent/...", "proto/...", "integration/..."},
 }
 
