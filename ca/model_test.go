@@ -55,7 +55,7 @@ func FuzzModel(f *testing.F) {
 		p := &prepared{caller: Caller{id: self}, key: leaf.PublicKey, commonName: cn, serial: new(big.Int).SetBytes(serial),
 			validity: validity{time.Unix(from, 0).In(east), time.Unix(to, 0).In(east)}}
 		if !ok || p.serial.Sign() == 0 || len(serial) > 20 || from < 0 || to < from || time.Unix(to, 0).Year() > 9999 {
-			t.Skip("prepare lets no such request through")
+			return // prepare lets no such request through
 		}
 		if name != "" {
 			p.dnsNames = []string{name}
