@@ -22,7 +22,7 @@ import (
 type grant struct {
 	verb, group, resource string
 	name                  string // empty: of any name
-	stored                bool   // in the storage namespace only
+	namespace             string // empty: in any
 }
 
 func (g grant) String() string {
@@ -30,20 +30,21 @@ func (g grant) String() string {
 	if g.name != "" {
 		text += " named " + g.name
 	}
-	if g.stored {
-		text += " in the storage namespace"
+	if g.namespace != "" {
+		text += " in namespace " + g.namespace
 	}
 	return text
 }
 
 // covers tells whether the grant is what allowed a request.
-func (g grant) covers(r request, storage string) bool {
+func (g grant) covers(r request) bool {
 	return g.verb == r.Verb && g.group == r.ObjectRef.APIGroup && g.resource == r.ObjectRef.Resource &&
-		(g.name == "" || g.name == r.ObjectRef.Name) && (!g.stored || r.ObjectRef.Namespace == storage)
+		(g.name == "" || g.name == r.ObjectRef.Name) && (g.namespace == "" || r.ObjectRef.Namespace == g.namespace)
 }
 
-// grants are what rules give, in single pieces.
-func grants(t *testing.T, rules []rbacv1.PolicyRule, stored bool) []grant {
+// grants are what rules give in a namespace, or where it is empty in all, in
+// single pieces.
+func grants(t *testing.T, rules []rbacv1.PolicyRule, namespace string) []grant {
 	t.Helper()
 	var out []grant
 	for _, rule := range rules {
@@ -58,7 +59,7 @@ func grants(t *testing.T, rules []rbacv1.PolicyRule, stored bool) []grant {
 			for _, group := range rule.APIGroups {
 				for _, resource := range rule.Resources {
 					for _, name := range names {
-						out = append(out, grant{verb, group, resource, name, stored})
+						out = append(out, grant{verb, group, resource, name, namespace})
 					}
 				}
 			}
@@ -74,17 +75,23 @@ func grants(t *testing.T, rules []rbacv1.PolicyRule, stored bool) []grant {
 func TestRightsAreWhatCitadelUsesAndNoMore(t *testing.T) {
 	s := deployed(t)
 	rules := must(plane.Client.RbacV1().ClusterRoles().Get(t.Context(), deployedName, metav1.GetOptions{}))(t).Rules
-	may := grants(t, rules, false)
-	may = append(may, grants(t, must(plane.Client.RbacV1().Roles(cluster.StorageNamespace).Get(t.Context(), deployedName, metav1.GetOptions{}))(t).Rules, true)...)
+	may := grants(t, rules, "")
+	may = append(may, grants(t, must(plane.Client.RbacV1().Roles(s.storage).Get(t.Context(), deployedName, metav1.GetOptions{}))(t).Rules, s.storage)...)
 
 	since := now(t)
-	useEveryRight(t, s)
+	useEveryRight(t, s, s.namespace(t))
+	allUsed(t, since, s, may)
+}
+
+// allUsed insists that what a site's Citadel did is what it may do.
+func allUsed(t *testing.T, since mark, s *site, may []grant) {
+	t.Helper()
 	used := map[grant]bool{}
 	for _, r := range requests(t, since, s.user) {
 		if r.ObjectRef.Resource == "" || r.forbidden() {
 			continue // discovery and the like; what is refused is told where citadel ends
 		}
-		covering := slices.IndexFunc(may, func(g grant) bool { return g.covers(r, s.storage) })
+		covering := slices.IndexFunc(may, func(g grant) bool { return g.covers(r) })
 		if covering < 0 {
 			t.Errorf("a right from elsewhere allowed %s", r)
 			continue
@@ -98,16 +105,15 @@ func TestRightsAreWhatCitadelUsesAndNoMore(t *testing.T) {
 	}
 }
 
-// useEveryRight makes the deployed Citadel do all that it can do.
-func useEveryRight(t *testing.T, s *site) {
+// useEveryRight makes a Citadel do in a namespace all that it can do.
+func useEveryRight(t *testing.T, s *site, ns string, flags ...string) {
 	t.Helper()
-	ns := s.namespace(t)
 	leases := plane.Client.CoordinationV1().Leases(s.storage)
 	if err := leases.Delete(t.Context(), "istio-citadel", metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
 	// An API server before 1.32 lists instead of streaming the first list.
-	old := s.launch(t, launch{env: []string{"KUBE_FEATURE_WatchListClient=false"}})
+	old := s.launch(t, launch{env: []string{"KUBE_FEATURE_WatchListClient=false"}}, flags...)
 	old.ready(t)
 	roots := s.roots(t)
 	right(t, makeAccount(t, ns, "first"), roots)
@@ -116,7 +122,7 @@ func useEveryRight(t *testing.T, s *site) {
 	foreign := createSecret(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "istio.taken"}})
 	taken := makeAccount(t, ns, "taken")
 	createSecret(t, secret14(t, catest.Citadel14Root(t, time.Now(), trustDomain), ns, "gone", time.Now(), time.Hour))
-	p := s.start(t)
+	p := s.start(t, flags...)
 	sa := makeAccount(t, ns, "sleep")
 	secret := right(t, sa, roots)
 	emptied := secret.DeepCopy()
@@ -232,5 +238,9 @@ func TestDeploymentFitsTheBinary(t *testing.T) {
 	}
 	if *deployment.Spec.Replicas < 2 {
 		t.Errorf("%d replicas", *deployment.Spec.Replicas)
+	}
+	grace := time.Duration(*deployment.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second
+	if took := p.stop(t); took > grace {
+		t.Errorf("citadel took %s to stop, and is killed after %s", took, grace)
 	}
 }

@@ -179,8 +179,11 @@ func (d *demo) uninstall(ctx context.Context, namespaceStays bool) error {
 		_, err := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-k", d.deploy)
 		return err
 	}
-	_, err := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-n", cluster.StorageNamespace,
-		"-f", filepath.Join(d.deploy, "rbac.yaml"), "-f", filepath.Join(d.deploy, "deployment.yaml"), "-f", filepath.Join(d.deploy, "service.yaml"))
+	args := []string{"delete", "--ignore-not-found", "-n", cluster.StorageNamespace}
+	for _, file := range []string{"rbac.yaml", "deployment.yaml", "service.yaml", "disruption.yaml", "networkpolicy.yaml"} {
+		args = append(args, "-f", filepath.Join(d.deploy, file))
+	}
+	_, err := d.plane.Kubectl(ctx, args...)
 	_, ownErr := d.plane.Kubectl(ctx, "delete", "--ignore-not-found", "-n", cluster.StorageNamespace,
 		"secret/"+kube.CASecret, "configmap/"+secretcontroller.LegacyConfigMap, "lease/"+kube.LeaseName)
 	return errors.Join(err, ownErr)
