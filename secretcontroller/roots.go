@@ -18,7 +18,7 @@ import (
 func (c *Controller) reconcileRoots(ctx context.Context, k key) (time.Duration, error) {
 	namespace := k.namespace
 	c.tellOfLabels(namespace)
-	if !c.watch.manages(namespace) || !distributesRoots(namespace) {
+	if !c.watch.manages(namespace) || !DistributesRoots(namespace) {
 		c.ledge.forget(k)
 		return 0, nil
 	}

@@ -49,5 +49,5 @@ func (s Scope) ignored(labels map[string]string) string {
 // uses the mesh runs there.
 var withoutRoots = []string{"kube-public", "kube-node-lease", "local-path-storage"}
 
-// distributesRoots decides whether a managed namespace gets RootsConfigMap.
-func distributesRoots(namespace string) bool { return !slices.Contains(withoutRoots, namespace) }
+// DistributesRoots decides whether a managed namespace gets RootsConfigMap.
+func DistributesRoots(namespace string) bool { return !slices.Contains(withoutRoots, namespace) }

@@ -57,7 +57,7 @@ func TestNamespacesWithoutRoots(t *testing.T) { // compatibility 3.7
 		"default": true, "istio-system": true, "kube-system": true,
 		"kube-public": false, "kube-node-lease": false, "local-path-storage": false,
 	} {
-		if distributesRoots(namespace) != want {
+		if DistributesRoots(namespace) != want {
 			t.Errorf("%s gets the roots: %v", namespace, !want)
 		}
 	}

@@ -18,11 +18,11 @@ import (
 )
 
 // serve answers gets and lists of the world's objects as an API server does,
-// and returns a kubeconfig for it.
-func (w *world) serve(t *testing.T) []byte {
+// and returns where, and the roots to know it by.
+func (w *world) serve(t *testing.T) (url string, roots []byte) {
 	server := httptest.NewTLSServer(w) // credentials travel by TLS only
 	t.Cleanup(server.Close)
-	return kubeconfigOf(server.URL, trust.MarshalCertificates([]*x509.Certificate{server.Certificate()}))
+	return server.URL, trust.MarshalCertificates([]*x509.Certificate{server.Certificate()})
 }
 
 // object is what requests choose by.
@@ -46,8 +46,12 @@ func (w *world) objects(resource string) (list []object, kind string) {
 		}
 		return list, "ServiceAccountList"
 	case "namespaces":
-		for _, n := range []string{"istio-system", "default", "web", "bare", "empty"} {
-			list = append(list, object{metav1.ObjectMeta{Name: n}, "", corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n}}})
+		for _, n := range w.namespaces {
+			space := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n}, TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}}
+			if space.Status.Phase = corev1.NamespaceActive; n == w.terminating {
+				space.Status.Phase, space.DeletionTimestamp = corev1.NamespaceTerminating, new(metav1.Now())
+			}
+			list = append(list, object{space.ObjectMeta, "", space})
 		}
 		return list, "NamespaceList"
 	case "configmaps":
@@ -56,13 +60,40 @@ func (w *world) objects(resource string) (list []object, kind string) {
 			list = append(list, object{c.ObjectMeta, "", c})
 		}
 		return list, "ConfigMapList"
+	case "pods":
+		for _, p := range w.pods {
+			list = append(list, object{p.ObjectMeta, "", p})
+		}
+		return list, "PodList"
+	case "deployments":
+		for _, d := range w.deployments {
+			d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
+			list = append(list, object{d.ObjectMeta, "", d})
+		}
+		return list, "DeploymentList"
+	case "leases":
+		for _, l := range w.leases {
+			l.TypeMeta = metav1.TypeMeta{APIVersion: "coordination.k8s.io/v1", Kind: "Lease"}
+			list = append(list, object{l.ObjectMeta, "", l})
+		}
+		return list, "LeaseList"
 	}
 	return nil, ""
 }
 
-// ServeHTTP knows /api/v1[/namespaces/NS]/RESOURCE[/NAME].
+// ServeHTTP knows /api/v1[/namespaces/NS]/RESOURCE[/NAME], the same below
+// /apis/GROUP/VERSION, and what ask answers.
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/")
+	if body, ok := w.ask(r); ok {
+		answer(rw, http.StatusOK, body)
+		return
+	}
+	path, group := strings.CutPrefix(r.URL.Path, "/apis/")
+	parts := strings.Split(strings.TrimPrefix(path, "/api/v1/"), "/")
+	version := "v1"
+	if group {
+		version, parts = strings.Join(parts[:2], "/"), parts[2:]
+	}
 	namespace := ""
 	if parts[0] == "namespaces" && len(parts) > 2 {
 		namespace, parts = parts[1], parts[2:]
@@ -102,7 +133,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case name == "":
-		answer(rw, http.StatusOK, map[string]any{"apiVersion": corev1.SchemeGroupVersion.String(), "kind": kind, "metadata": struct{}{}, "items": items})
+		answer(rw, http.StatusOK, map[string]any{"apiVersion": version, "kind": kind, "metadata": struct{}{}, "items": items})
 	case len(items) == 0:
 		answer(rw, http.StatusNotFound, apierrors.NewNotFound(resource, name).Status())
 	default:

@@ -31,6 +31,7 @@ type cluster struct {
 	client    kubernetes.Interface
 	server    string // for messages
 	namespace string // the context's
+	clock     *serverClock
 }
 
 // connect prepares to talk to the API server, and does not talk to it yet. Its
@@ -55,9 +56,11 @@ func (f *clusterFlags) connect() (*cluster, error) {
 	rest.QPS = -1
 	rest.ContentType = runtime.ContentTypeProtobuf
 	rest.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	clock := &serverClock{}
+	rest.Wrap(clock.listen)
 	client, err := kube.Client(rest)
 	if err != nil {
 		return nil, codedError{exitUsage, fmt.Errorf("use the kubeconfig: %w", err)}
 	}
-	return &cluster{client: client, server: rest.Host, namespace: namespace}, nil
+	return &cluster{client: client, server: rest.Host, namespace: namespace, clock: clock}, nil
 }

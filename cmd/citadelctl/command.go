@@ -22,10 +22,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	root := newGroup("citadelctl", "See what certificates there are, and whether they are right",
-		newSecretCommand(), newCertCommand(), newVersionCommand())
+		newStatusCommand(), newSecretCommand(), newCertCommand(), newVersionCommand())
 	root.Long = "citadelctl shows an operator which certificates there are, and whether they are right.\n" +
 		"It changes nothing. Data goes to standard output, messages to standard error."
-	root.Example = `  citadelctl secret list -A
+	root.Example = `  citadelctl status
+  citadelctl secret list -A
   citadelctl secret verify -n web
   citadelctl cert inspect cert-chain.pem --root-cert root-cert.pem`
 	root.Version = daemon.BuildVersion().String()

@@ -27,6 +27,7 @@ func TestSchema(t *testing.T) {
 			meta
 			inspect.Report
 		}{}},
+		{"Status", statusDocument{}},
 		{"Version", struct {
 			meta
 			daemon.Version

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 // a handful of objects.
 func TestScripts(t *testing.T) {
 	world := newWorld(t)
-	kubeconfig := world.serve(t)
+	kubeconfig := kubeconfigs(t, world)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -69,13 +69,23 @@ func (w *world) mkcert(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
-// kubeconfigOf has contexts for people with different rights.
-func kubeconfigOf(server string, roots []byte) []byte {
+// kubeconfigs has contexts for people with different rights in the world, and
+// for other worlds.
+func kubeconfigs(t *testing.T, w *world) []byte {
+	here, roots := w.serve(t)
+	well, _ := newHealthyWorld(t).serve(t) // by the same certificate
+	sick, _ := newSickWorld(t).serve(t)
+	bare, _ := (&world{namespaces: []string{"default"}, minor: "36"}).serve(t)
+	crowded, _ := newCrowdedWorld(t).serve(t)
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: admin
 clusters:
-- {name: here, cluster: {server: %q, certificate-authority-data: %q}}
+- {name: here, cluster: {server: %[1]q, certificate-authority-data: %[2]q}}
+- {name: well, cluster: {server: %[3]q, certificate-authority-data: %[2]q}}
+- {name: sick, cluster: {server: %[4]q, certificate-authority-data: %[2]q}}
+- {name: bare, cluster: {server: %[5]q, certificate-authority-data: %[2]q}}
+- {name: crowded, cluster: {server: %[6]q, certificate-authority-data: %[2]q}}
 - {name: gone, cluster: {server: "https://127.0.0.1:1"}}
 users:
 - {name: admin, user: {token: admin}}
@@ -89,5 +99,12 @@ contexts:
 - {name: nobody, context: {cluster: here, user: nobody}}
 - {name: secrets, context: {cluster: here, user: secrets}}
 - {name: gone, context: {cluster: gone, user: admin}}
-`, server, base64.StdEncoding.EncodeToString(roots))
+- {name: well, context: {cluster: well, user: admin}}
+- {name: well-poor, context: {cluster: well, user: poor}}
+- {name: well-secrets, context: {cluster: well, user: secrets}}
+- {name: sick, context: {cluster: sick, user: admin}}
+- {name: bare, context: {cluster: bare, user: admin}}
+- {name: bare-poor, context: {cluster: bare, user: poor}}
+- {name: crowded, context: {cluster: crowded, user: admin}}
+`, here, base64.StdEncoding.EncodeToString(roots), well, sick, bare, crowded)
 }

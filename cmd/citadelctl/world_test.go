@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,12 +27,21 @@ type world struct {
 	accounts   []corev1.ServiceAccount
 	configMaps []corev1.ConfigMap
 
+	namespaces  []string
+	terminating string // one of them
+	deployments []appsv1.Deployment
+	pods        []corev1.Pod
+	leases      []coordinationv1.Lease
+	pages       map[string]string // by pod:port and page
+	withheld    []string          // rights that service accounts do not have
+	minor       string            // of the API server's version
+
 	root *trust.Signer
 }
 
 func newWorld(t *testing.T) *world {
 	now := time.Now()
-	w := &world{root: catest.SelfSigned(t, now.Add(-24*time.Hour), catest.TrustDomain)}
+	w := &world{minor: "36", namespaces: []string{"istio-system", "default", "web", "bare", "empty"}, root: catest.SelfSigned(t, now.Add(-24*time.Hour), catest.TrustDomain)}
 	w.makePieces(t, now)
 	w.makeCluster(t, now)
 	return w

@@ -21,7 +21,7 @@ func describe(s *subject) Certificate {
 		Number: s.number, From: s.from, Role: s.role,
 		DNSNames: cert.DNSNames, EmailAddresses: cert.EmailAddresses,
 		Subject: cert.Subject.String(), Issuer: cert.Issuer.String(), Serial: fmt.Sprintf("%x", cert.SerialNumber),
-		KeyType: keyType(cert.PublicKey), Signature: cert.SignatureAlgorithm.String(),
+		KeyType: KeyType(cert.PublicKey), Signature: cert.SignatureAlgorithm.String(),
 		NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
 		CA: cert.IsCA, KeyUsages: keyUsages(cert), ExtKeyUsages: extKeyUsages(cert),
 		KeyUsageCritical: critical(cert, oidKeyUsage),
@@ -72,7 +72,8 @@ func hasWorkloadID(cert *x509.Certificate) bool {
 	return err == nil && id.Path() != ""
 }
 
-func keyType(key crypto.PublicKey) string {
+// KeyType is how people call a kind of key.
+func KeyType(key crypto.PublicKey) string {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		return "ECDSA " + k.Curve.Params().Name

@@ -171,7 +171,7 @@ func (i *inspection) judgeKey() {
 	}
 	public := i.material.Key.Public()
 	first := i.first()
-	key := &Key{From: i.material.KeyFrom, KeyType: keyType(public), Matches: trust.SamePublicKey(first.cert.PublicKey, public)}
+	key := &Key{From: i.material.KeyFrom, KeyType: KeyType(public), Matches: trust.SamePublicKey(first.cert.PublicKey, public)}
 	i.report.Key = key
 	if key.Matches {
 		return

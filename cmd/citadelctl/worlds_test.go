@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/base64"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"citadel/ca/catest"
+	"citadel/ca/kube"
+	"citadel/cmd/citadelctl/health"
+	"citadel/secretcontroller"
+)
+
+// newHealthyWorld is a cluster in which nothing is wrong.
+func newHealthyWorld(t *testing.T) *world {
+	now := time.Now()
+	w := &world{minor: "36", namespaces: []string{"default", "istio-system"}, root: catest.SelfSigned(t, now.Add(-24*time.Hour), catest.TrustDomain)}
+	for _, namespace := range w.namespaces {
+		w.configMaps = append(w.configMaps, corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secretcontroller.RootsConfigMap},
+			Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}})
+	}
+	w.configMaps = append(w.configMaps, corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: secretcontroller.LegacyConfigMap},
+		Data: map[string]string{secretcontroller.LegacyRootsKey: base64.StdEncoding.EncodeToString(w.root.RootsPEM())}})
+	w.accounts = []corev1.ServiceAccount{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sleep", UID: "1"}}}
+	w.secrets = []corev1.Secret{w.secret(t, now, types.NamespacedName{Namespace: "default", Name: "sleep"}),
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: kube.CASecret}, Type: kube.CASecretType,
+			Data: map[string][]byte{kube.CACertKey: w.root.RootsPEM(), kube.CAKeyKey: catest.KeyPEM(t, w.root.Key())}}}
+	w.deploy(now)
+	return w
+}
+
+// deploy gives it two replicas, of which the first leads. The lease is good for
+// longer than any test.
+func (w *world) deploy(now time.Time) {
+	labels := map[string]string{"istio": "citadel"}
+	container := corev1.Container{Name: "citadel", Image: "citadel:latest", Args: []string{"--log-format=json", "--workload-cert-grace-period-ratio=0.4"},
+		Ports: []corev1.ContainerPort{{Name: health.MonitoringPort, ContainerPort: 15014}}}
+	w.deployments = []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: health.Deployment},
+		Spec: appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{container}}}},
+		Status: appsv1.DeploymentStatus{ReadyReplicas: 2}}}
+	w.pages = map[string]string{}
+	for n, name := range []string{"istio-citadel-a", "istio-citadel-b"} {
+		w.pods = append(w.pods, corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: name, Labels: labels},
+			Spec:   corev1.PodSpec{Containers: []corev1.Container{container}},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}})
+		w.pages[name+":15014 readyz"] = "ok"
+		w.pages[name+":15014 metrics"] = "# HELP citadel_leader 1 while this replica writes.\ncitadel_leader " + []string{"1", "0"}[n] + "\n"
+	}
+	w.leases = []coordinationv1.Lease{{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: kube.LeaseName}, Spec: coordinationv1.LeaseSpec{
+		HolderIdentity: new("istio-citadel-a_1"), LeaseDurationSeconds: new(int32(36000)), RenewTime: new(metav1.NewMicroTime(now))}}}
+}
+
+// newSickWorld has lost its CA, its leader, a right, a ConfigMap and a key.
+func newSickWorld(t *testing.T) *world {
+	w := newHealthyWorld(t)
+	w.secrets = w.secrets[:1]
+	delete(w.secrets[0].Data, secretcontroller.KeyKey)
+	w.configMaps = w.configMaps[1:]
+	w.leases[0].Spec.LeaseDurationSeconds = new(int32(15))
+	w.leases[0].Spec.RenewTime = new(metav1.NewMicroTime(time.Now().Add(-time.Hour)))
+	w.withheld = []string{"update secrets"}
+	w.pages = map[string]string{}
+	return w
+}
+
+// newCrowdedWorld is an old cluster with another authority at work, and a
+// namespace that is going away.
+func newCrowdedWorld(t *testing.T) *world {
+	w := &world{minor: "28", namespaces: []string{"default", "istio-system"}, root: catest.SelfSigned(t, time.Now(), catest.TrustDomain)}
+	w.terminating = "istio-system"
+	w.deployments = []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh", Name: "istiod", Labels: map[string]string{"app": "istiod"}}}}
+	w.configMaps = []corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: secretcontroller.RootsConfigMap},
+		Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}}}
+	return w
+}
