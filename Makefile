@@ -46,6 +46,8 @@ test: deps lint build controlplane ## everything: lint, unit, race, scripts, fuz
 	@$(GO) test -race -timeout 30m ./...
 	@echo "==> go test of integration/controlplane"
 	@cd integration/controlplane && CONTROLPLANE_BINARY=$(CURDIR)/bin/controlplane CGO_ENABLED=0 $(GO) test -trimpath -timeout 20m ./supervisor
+	@echo "==> go test of integration/chart (the first run builds Helm's engine)"
+	@cd integration/chart && CGO_ENABLED=0 $(GO) test .
 	@$(MAKE) --no-print-directory fuzz
 
 .PHONY: lint
@@ -56,6 +58,7 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@$(GO) vet ./...
 	@$(GO) tool staticcheck ./...
 	@cd integration/controlplane && $(GO) mod tidy -diff && $(GO) vet ./supervisor # the rest links all of Kubernetes
+	@cd integration/chart && $(GO) mod tidy -diff && $(GO) vet .
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for SECONDS_OF_FUZZING (5s)
@@ -76,6 +79,7 @@ generate: ## bring go.mod and generated code up to date
 	@$(GO) generate ./...
 	@$(GO) mod tidy
 	@cd integration/controlplane && $(GO) mod tidy
+	@cd integration/chart && $(GO) mod tidy
 
 # What the tests need of a Debian machine beside Go, make and git: a C compiler
 # for the race detector, and the TLS libraries that certificates are verified

@@ -94,6 +94,48 @@ func TestVariantsAreAcceptedWithoutAWarning(t *testing.T) {
 	}
 }
 
+// chartsGolden are the objects that tests of the Helm chart have for some
+// values, in namespaces that are there.
+func chartsGolden(t *testing.T, name string) string {
+	t.Helper()
+	text := string(must(os.ReadFile("chart/testdata/" + name + ".golden.yaml"))(t))
+	for _, ns := range []string{"web", "backend", "second"} {
+		if from := "namespace: " + ns + "\n"; strings.Contains(text, from) {
+			text = strings.ReplaceAll(text, from, "namespace: "+makeNamespace(t, nil)+"\n")
+		}
+	}
+	docs := slices.DeleteFunc(strings.Split(text, "\n---\n"), func(doc string) bool { return strings.Contains(doc, "kind: ServiceMonitor") })
+	return strings.Join(docs, "\n---\n")
+}
+
+// The chart's own test renders it; here is what it cannot know: that the API
+// server takes the objects, and citadel the flags and variables.
+func TestChartsObjectsAreAcceptedAndItsFlagsKnown(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"default", "listened", "full", "second"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := chartsGolden(t, name)
+			if err := dryRun(t, text); err != nil {
+				t.Error(err)
+			}
+			container := only[*appsv1.Deployment](t, text).Spec.Template.Spec.Containers[0]
+			if name == "listened" { // an own CA that is not there
+				return
+			}
+			s := newSite(t)
+			var env []string
+			for _, e := range container.Env {
+				env = append(env, e.Name+"="+e.Value)
+			}
+			p := s.launch(t, launch{env: env}, container.Args...)
+			if p.ready(t); strings.Contains(p.read(t, "log"), `"level":"WARN"`) {
+				t.Errorf("citadel warns: %s", tail(p.read(t, "log"), 10))
+			}
+		})
+	}
+}
+
 func TestComponentsGiveTheirFlags(t *testing.T) {
 	t.Parallel()
 	text := render(t, "web", "one-namespace", "cacerts", "servicemonitor")
