@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"citadel/ca/trust"
@@ -85,6 +87,10 @@ func (w *world) objects(resource string) (list []object, kind string) {
 // /apis/GROUP/VERSION, and what ask answers.
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if body, ok := w.ask(r); ok {
+		if page, ok := body.(string); ok {
+			_, _ = io.WriteString(rw, page) // the client is gone: nobody to tell
+			return
+		}
 		answer(rw, http.StatusOK, body)
 		return
 	}
@@ -102,7 +108,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	name := strings.Join(parts[1:], "/")
 	switch r.Header.Get("Authorization") {
 	case "Bearer secrets":
-		if resource.Resource == "namespaces" {
+		if resource.Resource == "namespaces" || resource.Resource == "subjectaccessreviews" || strings.Contains(name, "/proxy/") {
 			answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
 			return
 		}
@@ -122,11 +128,16 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, http.StatusBadRequest, apierrors.NewBadRequest(err.Error()).Status())
 		return
 	}
+	byLabel, err := labels.Parse(r.URL.Query().Get("labelSelector"))
+	if err != nil {
+		answer(rw, http.StatusBadRequest, apierrors.NewBadRequest(err.Error()).Status())
+		return
+	}
 	all, kind := w.objects(resource.Resource)
 	items := []any{}
 	for _, o := range all {
 		set := fields.Set{"metadata.name": o.meta.Name, "type": o.kind}
-		if (namespace != "" && o.meta.Namespace != namespace) || (name != "" && o.meta.Name != name) || !selector.Matches(set) {
+		if (namespace != "" && o.meta.Namespace != namespace) || (name != "" && o.meta.Name != name) || !selector.Matches(set) || !byLabel.Matches(labels.Set(o.meta.Labels)) {
 			continue
 		}
 		items = append(items, o.value)

@@ -22,7 +22,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	root := newGroup("citadelctl", "See what certificates there are, and whether they are right",
-		newStatusCommand(), newSecretCommand(), newCertCommand(), newVersionCommand())
+		newStatusCommand(), newCheckCommand(), newSecretCommand(), newCertCommand(), newVersionCommand())
 	root.Long = "citadelctl shows an operator which certificates there are, and whether they are right.\n" +
 		"It changes nothing. Data goes to standard output, messages to standard error."
 	root.Example = `  citadelctl status

@@ -27,6 +27,7 @@ func TestSchema(t *testing.T) {
 			meta
 			inspect.Report
 		}{}},
+		{"Check", checkDocument{}},
 		{"Status", statusDocument{}},
 		{"Version", struct {
 			meta

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"citadel/cmd/citadelctl/health"
 	"citadel/cmd/citadelctl/inspect"
 	"citadel/cmd/citadelctl/survey"
 	"citadel/secretcontroller"
@@ -102,6 +103,77 @@ Remarks:
 Wrong: 2 problems with chain.pem:
   - of all
   - certificate 2: of one�
+`
+	if err != nil || out.String() != want {
+		t.Errorf("error %v, text:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+}
+
+func TestChecksText(t *testing.T) {
+	var out strings.Builder
+	checks := []health.Check{
+		{Section: "a", Name: "one", Outcome: health.Passed, Message: "well", Remedy: "none is shown"},
+		{Section: "a", Name: "two", Outcome: health.Failed, Message: "sick\x1b[2J", Remedy: "rest"},
+		{Section: "b", Name: "three", Outcome: health.Warned, Message: "odd", Remedy: "look"},
+		{Section: "b", Name: "four", Outcome: health.Unknown, Message: "no right"},
+	}
+	err := writeChecks(&out, checks, summarize(checks))
+	want := `a
+  ok    one: well
+  FAIL  two: sick�[2J
+        remedy: rest
+b
+  warn  three: odd
+        remedy: look
+  ?     four: no right
+
+1 passed, 1 failed, 1 warning, 1 unknown
+`
+	if err != nil || out.String() != want {
+		t.Errorf("error %v, text:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+}
+
+func TestStatusText(t *testing.T) {
+	var out strings.Builder
+	err := writeStatus(&out, noon, health.Report{
+		Authority: health.Authority{Source: "secret/istio-system/cacerts", Subject: "CN=issuer", KeyType: "RSA 2048", NotAfter: noon.Add(90 * 24 * time.Hour)},
+		Roots: health.Roots{From: "ConfigMap istio-ca-root-cert", Namespaces: 3, Published: 2,
+			Certificates: []health.Root{{Subject: "CN=root", KeyType: "RSA 4096", NotAfter: noon.Add(-time.Hour)}}},
+		Replicas: health.Replicas{Deployed: true, Wanted: 2, Ready: 1, Pods: []health.Pod{{Name: "a", Ready: true}, {Name: "b", State: "CrashLoopBackOff", Restarts: 7}}},
+		Leader:   health.Leader{Holder: "a_1", RenewedAt: noon.Add(-3 * time.Second)},
+		Secrets: health.Secrets{Namespaces: 3, Accounts: 10, Right: 5, Pending: 1, Missing: 2, Wrong: 2, PastGrace: 1, Orphans: 1,
+			SoonestExpiry: noon.Add(time.Hour), SoonestRenewal: noon.Add(2 * time.Minute)},
+		Checks: []health.Check{
+			{Name: "x", Outcome: health.Failed, Message: "bad", Remedy: "mend it"},
+			{Name: "y", Outcome: health.Unknown, Message: "no right to look"},
+			{Name: "z", Outcome: health.Passed, Message: "good"},
+		},
+	})
+	want := `CA:              CN=issuer, RSA 2048, below an operator's root, in secret/istio-system/cacerts
+  ends:          2026-08-30T12:00:00Z (in 90d)
+Roots:           1 in force, of ConfigMap istio-ca-root-cert
+  ends:          2026-06-01T11:00:00Z (expired 1h ago): CN=root, RSA 4096
+  published:     in 2 of 3 namespaces
+Replicas:        1 of 2 ready
+  a:             ready, 0 restarts
+  b:             CrashLoopBackOff, 7 restarts
+Leader:          a_1, renewed 3s ago
+Secrets:         5 right of 10 service accounts in 3 namespaces
+  too new:       1
+  missing:       2
+  wrong:         2
+  past grace:    1
+  orphaned:      1
+  first end:     in 1h
+  next renewal:  in 2m
+
+Needs a person:
+  - x: bad
+    remedy: mend it
+
+Unknown:
+  - y: no right to look
 `
 	if err != nil || out.String() != want {
 		t.Errorf("error %v, text:\n%s\nwant:\n%s", err, out.String(), want)

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"citadel/cmd/citadelctl/health"
+)
+
+// accountRights checks that citadel may do what it has to.
+func (f *checkFlags) accountRights(ctx context.Context, c *cluster, w health.World) (health.Check, error) {
+	check := health.Check{Section: "rights", Name: "account-rights"}
+	account := f.account
+	if account == "" && w.Deployment.Value != nil {
+		account = w.Deployment.Value.Spec.Template.Spec.ServiceAccountName
+	}
+	if account == "" {
+		account = health.ServiceAccount
+	}
+	rights := needed(w.Scope)
+	missing, err := lacking(rights, c.accountMay(ctx, f.storage, account))
+	switch {
+	case apierrors.IsForbidden(err):
+		check.Outcome, check.Message = health.Unknown, "no right to create subjectaccessreviews"
+	case err != nil:
+		return check, c.explain(err, access{verb: "create", resource: "subjectaccessreviews"})
+	case len(missing) > 0:
+		check.Outcome, check.Remedy = health.Failed, "apply rbac.yaml of deploy/ again, with its subjects in namespace "+f.storage
+		check.Message = fmt.Sprintf("service account %s/%s may not: %s", f.storage, account, f.some(missing))
+	default:
+		check.Outcome, check.Message = health.Passed, fmt.Sprintf("service account %s/%s has all of %d rights", f.storage, account, len(rights))
+	}
+	return check, nil
+}
+
+// some names the first of many.
+func (f *installFlags) some(names []string) string {
+	shown := names[:min(len(names), max(f.examples, 1))]
+	text := strings.Join(shown, ", ")
+	if more := len(names) - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// askReplicas asks each ready replica, by way of the API server, how it is. Who
+// may not is told so: the readiness that the kubelet sees was looked at.
+func (c *cluster) askReplicas(ctx context.Context, w health.World) ([]health.Check, error) {
+	var checks []health.Check
+	leaders := 0
+	for _, pod := range w.Pods.Value {
+		port := monitoringPort(pod)
+		if !health.Ready(pod) || port == 0 {
+			continue
+		}
+		check, metrics, err := c.askReplica(ctx, pod, port)
+		if apierrors.IsForbidden(err) {
+			return []health.Check{{Section: "monitoring", Name: "replica-ready", Outcome: health.Warned, Message: "replicas were not asked: no right to get pods/proxy",
+				Remedy: "to have them asked, get verb \"get\" on resource \"pods/proxy\" in namespace " + w.Scope.StorageNamespace}}, nil
+		}
+		if errors.Is(err, context.Canceled) {
+			return nil, err
+		}
+		checks = append(checks, check)
+		if metrics["citadel_leader"] == 1 {
+			leaders++
+		}
+		if metrics["citadel_audit_failing"] == 1 {
+			checks = append(checks, health.Check{Section: "monitoring", Name: "audit-stream", Outcome: health.Failed,
+				Message: "the audit stream of " + pod.Name + " cannot be written, and nothing is signed without", Remedy: "make room where --audit-log points to, or see who reads its pipe"})
+		}
+	}
+	if len(checks) > 0 {
+		checks = append(checks, oneLeader(leaders))
+	}
+	return checks, nil
+}
+
+func monitoringPort(pod corev1.Pod) int32 {
+	for _, container := range pod.Spec.Containers {
+		n := slices.IndexFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.Name == health.MonitoringPort })
+		if n >= 0 {
+			return container.Ports[n].ContainerPort
+		}
+	}
+	return 0
+}
+
+func (c *cluster) askReplica(ctx context.Context, pod corev1.Pod, port int32) (health.Check, map[string]float64, error) {
+	check := health.Check{Section: "monitoring", Name: "replica-ready", Outcome: health.Passed, Message: pod.Name + " can sign now"}
+	get := func(page string) ([]byte, error) {
+		return c.client.CoreV1().Pods(pod.Namespace).ProxyGet("http", pod.Name, strconv.Itoa(int(port)), page, nil).DoRaw(ctx)
+	}
+	_, err := get("readyz")
+	text, metricsErr := get("metrics")
+	if err = errors.Join(err, metricsErr); err != nil {
+		check.Outcome, check.Message = health.Failed, fmt.Sprintf("%s does not answer as one that can sign: %s", pod.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+		check.Remedy = fmt.Sprintf("its log says why: kubectl -n %s logs %s; where a NetworkPolicy keeps the API server out, let it in to port %d", pod.Namespace, pod.Name, port)
+	}
+	return check, gauges(text), err
+}
+
+// gauges reads the metrics that have no labels.
+func gauges(text []byte) map[string]float64 {
+	values := map[string]float64{}
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		name, value, ok := strings.Cut(lines.Text(), " ")
+		if v, err := strconv.ParseFloat(value, 64); ok && err == nil {
+			values[name] = v
+		}
+	}
+	return values
+}
+
+func oneLeader(n int) health.Check {
+	check := health.Check{Section: "monitoring", Name: "one-leader", Outcome: health.Failed}
+	switch n {
+	case 0:
+		check.Message, check.Remedy = "no replica says that it leads", "where another citadel holds the lease, stop it; otherwise see that the replicas may read and write the lease"
+	case 1:
+		check.Outcome, check.Message = health.Passed, "one replica says that it leads"
+	default:
+		check.Message, check.Remedy = fmt.Sprintf("%d replicas say that they lead", n), "ask again in a moment; where it stays so, their flags name different leases, or --leader-elect is off"
+	}
+	return check
+}
