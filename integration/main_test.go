@@ -29,6 +29,7 @@ var (
 	// raced is citadel with the race detector; plain, as it is shipped, for
 	// where speed is a part of the test.
 	raced, plain string
+	citadelctl   string
 	keep         = flag.Bool("keep", false, "leave the state and logs of the run where they are")
 )
 
@@ -77,10 +78,10 @@ func run(m *testing.M) (code int, err error) {
 }
 
 func build(dir string) error {
-	raced, plain = filepath.Join(dir, "citadel-race"), filepath.Join(dir, "citadel")
+	raced, plain, citadelctl = filepath.Join(dir, "citadel-race"), filepath.Join(dir, "citadel"), filepath.Join(dir, "citadelctl")
 	fmt.Fprintln(os.Stderr, "integration: building citadel with the race detector (the first time takes minutes)")
-	for _, args := range [][]string{{"-race", "-o", raced}, {"-o", plain}} {
-		cmd := exec.Command("go", append(append([]string{"build"}, args...), "../cmd/citadel")...)
+	for _, args := range [][]string{{"-race", "-o", raced, "../cmd/citadel"}, {"-o", plain, "../cmd/citadel"}, {"-race", "-o", citadelctl, "../cmd/citadelctl"}} {
+		cmd := exec.Command("go", append([]string{"build"}, args...)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 		}

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,4 +38,10 @@ func files(t *testing.T, ca *catest.Issuer) []string {
 		flags = append(flags, "--cert-chain", writeFile(t, "cert-chain.pem", pieces.Chain.PEM))
 	}
 	return flags
+}
+
+// operatorsRoot is an operator's root of today.
+func operatorsRoot(t *testing.T) *catest.Issuer {
+	t.Helper()
+	return catest.Root(t, time.Now(), catest.Spec{Name: "operator's root"})
 }
