@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
 	"debug/buildinfo"
 	"debug/elf"
@@ -113,34 +112,11 @@ func inspect(program []byte) (platform, error) {
 	return found, nil
 }
 
-// layerOf is the image's only layer. All in it is root's, and nobody may write
-// to it.
+// layerOf is the image's only layer.
 func layerOf(name string, program []byte) (v1.Layer, error) {
 	var buffer bytes.Buffer
-	w := tar.NewWriter(&buffer)
-	for _, h := range []struct {
-		tar.Header
-		data []byte
-	}{
-		{tar.Header{Name: name, Mode: 0o555}, program},
-		{tar.Header{Name: "etc/", Mode: 0o755}, nil},
-		{tar.Header{Name: "etc/ssl/", Mode: 0o755}, nil},
-		{tar.Header{Name: "etc/ssl/certs/", Mode: 0o755}, nil},
-		{tar.Header{Name: rootsFile, Mode: 0o444}, rootsPEM()},
-	} {
-		h.Format, h.ModTime, h.Size, h.Typeflag = tar.FormatUSTAR, always, int64(len(h.data)), tar.TypeReg
-		if h.data == nil {
-			h.Typeflag = tar.TypeDir
-		}
-		if err := w.WriteHeader(&h.Header); err != nil {
-			return nil, fmt.Errorf("add %s: %w", h.Name, err)
-		}
-		if _, err := w.Write(h.data); err != nil {
-			return nil, fmt.Errorf("add %s: %w", h.Name, err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("end the layer: %w", err)
+	if err := writeTar(&buffer, []entry{{name, program}, {rootsFile, rootsPEM()}}); err != nil {
+		return nil, fmt.Errorf("make the layer: %w", err)
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(buffer.Bytes())), nil

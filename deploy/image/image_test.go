@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -75,6 +76,39 @@ func load(t *testing.T, path, tag string) v1.Image {
 	return img
 }
 
+// indexIn is the index of an archive's layout, each of whose blobs is what its
+// name says.
+func indexIn(t *testing.T, path string) v1.IndexManifest {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var index v1.IndexManifest
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return index
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hash, ok := strings.CutPrefix(h.Name, "blobs/sha256/"); ok && hash != "" && hash != fmt.Sprintf("%x", sha256.Sum256(data)) {
+			t.Errorf("%s holds something else", h.Name)
+		}
+		if h.Name == "index.json" {
+			if err := json.Unmarshal(data, &index); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // unpack returns the files of an image, and puts them into a folder.
 func unpack(t *testing.T, img v1.Image) (dir string, files map[string]tar.Header) {
 	t.Helper()
@@ -120,6 +154,10 @@ func TestImageIsReproducible(t *testing.T) {
 	img := load(t, firstFile, "citadel:latest")
 	if digest, err := img.Digest(); err != nil || digest.String() != first {
 		t.Errorf("the image's digest is %s (%v), make image printed %s", digest, err, first)
+	}
+	index := indexIn(t, firstFile).Manifests[0]
+	if index.Digest.String() != first || !strings.HasSuffix(index.Annotations["io.containerd.image.name"], ".io/library/citadel:latest") {
+		t.Errorf("the layout has %+v", index)
 	}
 	if other, _ := makeImage(t, "v1.2.4"); other == first {
 		t.Error("another version has the same digest")
@@ -201,6 +239,10 @@ func TestAnotherBinaryOfAnotherArchitecture(t *testing.T) {
 		t.Fatal(err)
 	}
 	img := load(t, out, "registry.example.org/tests/workload:v2")
+	if index := indexIn(t, out).Manifests[0]; index.Digest.String() != strings.TrimSpace(digest.String()) ||
+		index.Annotations["io.containerd.image.name"] != "registry.example.org/tests/workload:v2" || index.Platform.Architecture != "arm64" {
+		t.Errorf("the layout has %+v", index)
+	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		t.Fatal(err)

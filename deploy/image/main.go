@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 func main() {
@@ -33,7 +32,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	flags.StringVar(&c.binary, "binary", "", "static Linux `file`, the image's entry point")
 	reference := flags.String("name", "", "`reference` of the image; empty: the binary's name, with tag latest")
-	out := flags.String("o", "", "`file` to write, in the form of docker save; empty: the binary's name with .tar")
+	out := flags.String("o", "", "`file` to write, an OCI layout and docker save in one; empty: the binary's name with .tar")
 	flags.StringVar(&c.title, "title", "", "label title; empty: the binary's name")
 	flags.StringVar(&c.version, "version", "development", "label version")
 	flags.StringVar(&c.source, "source", "", "label source, a URL; empty: the Go module of the binary")
@@ -80,7 +79,7 @@ func write(path string, tag name.Tag, img v1.Image) error {
 	}
 	defer os.Remove(f.Name()) // gone already where all went well
 	defer f.Close()           // its error counts below
-	if err := tarball.Write(tag, img, f); err != nil {
+	if err := archive(f, tag, img); err != nil {
 		return err
 	}
 	if err := f.Chmod(0o644); err != nil {
