@@ -84,7 +84,8 @@ generate: ## bring go.mod and generated code up to date
 # What the tests need of a Debian machine beside Go, make and git: a C compiler
 # for the race detector, and the TLS libraries that certificates are verified
 # with; promtool for the rules of alerts.
-PACKAGES := gcc:gcc libc6-dev:/usr/include/stdlib.h openssl:openssl gnutls-bin:certtool prometheus:promtool
+PACKAGES := gcc:gcc libc6-dev:/usr/include/stdlib.h openssl:openssl gnutls-bin:certtool prometheus:promtool \
+	containerd:containerd runc:/usr/sbin/runc containernetworking-plugins:/usr/lib/cni/ptp nftables:/usr/sbin/nft iproute2:ip
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)

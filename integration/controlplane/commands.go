@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	etcdversion "go.etcd.io/etcd/api/v3/version"
 	kubeversion "k8s.io/component-base/version"
 
+	"citadel/integration/controlplane/node"
 	"citadel/integration/controlplane/supervisor"
 )
 
@@ -38,9 +41,10 @@ killed processes, but not a crash of the machine.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(newUpCommand(), newDownCommand(), newStopCommand(), newStartCommand(),
-		newKubectlCommand(), newVersionCommand())
+		newKubectlCommand(), newImageCommand(), newVersionCommand(),
+		hidden(supervisor.Enter, enter), hidden("sweeper", runSweeper), hidden(insideCommand, runInside))
 	for name := range components {
-		root.AddCommand(newComponentCommand(name))
+		root.AddCommand(hidden(string(name), func(args []string) int { return runComponent(name, args) }))
 	}
 	return root
 }
@@ -60,15 +64,23 @@ components to DIR/logs.
 The same DIR brings the same cluster back: ports, keys and state. Only one up runs
 on a DIR at a time. The components end with up, also when it is killed.
 
+With --node, which needs root and Debian's packages
+` + strings.Join(node.Packages, ", ") + `, there is
+also a node, node-1, that runs pods, with kube-scheduler and kube-proxy. It lives in
+namespaces of its own; nothing of it is left on the machine when up has ended. Images
+come from 'controlplane image load'; there is no registry and no cluster DNS.
+
 With --audit the API server writes a line of JSON to DIR/audit.log for every request
 from outside the control plane, and for every write of the controller manager, before
 it is answered.`,
 		Example: `  controlplane up --dir /tmp/cluster
-  controlplane up --dir /tmp/cluster --kubeconfig /tmp/admin.conf --audit`,
+  controlplane up --dir /tmp/cluster --kubeconfig /tmp/admin.conf --audit
+  controlplane up --dir /tmp/cluster --node`,
 		Args: cobra.NoArgs,
 	}
 	dir := dirFlag(command)
 	command.Flags().StringVar(&settings.Kubeconfig, "kubeconfig", "", "write the administrator's kubeconfig to this `file` (default DIR/kubeconfig)")
+	command.Flags().BoolVar(&settings.Node, "node", false, "run pods: add a scheduler and a node, as root")
 	command.Flags().BoolVar(&settings.Audit, "audit", false, "write an audit log to DIR/audit.log")
 	command.RunE = withDir(dir, func(ctx context.Context, command *cobra.Command, _ []string) error {
 		settings.Dir = *dir
@@ -97,8 +109,9 @@ func newStopCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "stop --dir DIR COMPONENT",
 		Short: "Stop one component of a running control plane",
-		Long: `stop ends etcd, kube-apiserver or kube-controller-manager and returns when its
-process is gone. The others go on. One that has not ended after 20 seconds is killed;
+		Long: `stop ends etcd, kube-apiserver or kube-controller-manager, or with a node
+kube-scheduler, containerd, kubelet, kube-proxy or the whole node, and returns when
+its process is gone. The others go on. One that has not ended after 20 seconds is killed;
 etcd takes 5 while the API server is connected. With --kill nothing waits, and no
 state is lost either.`,
 		Example: `  controlplane stop --dir /tmp/cluster kube-apiserver
@@ -120,8 +133,7 @@ func newStartCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "start --dir DIR COMPONENT",
 		Short: "Start a stopped component of a running control plane",
-		Long: `start brings back etcd, kube-apiserver or kube-controller-manager after stop, or
-after it died, and returns when it is ready, and with it the running components that
+		Long: `start brings back a component after stop, or after it died, and returns when it is ready, and with it the running components that
 build on it: after an outage of etcd the API server needs about as long again to
 find it.`,
 		Example: `  controlplane start --dir /tmp/cluster kube-apiserver`,
@@ -146,17 +158,47 @@ func newKubectlCommand() *cobra.Command {
 	}
 }
 
-// newComponentCommand runs a component itself, as up does.
-func newComponentCommand(name supervisor.Component) *cobra.Command {
+// hidden is a command for up's own use.
+func hidden(name string, run program) *cobra.Command {
 	return &cobra.Command{
-		Use:                string(name) + " ...",
-		Short:              "The component itself, as up runs it",
+		Use:                name + " ...",
+		Short:              "As up runs it",
 		Hidden:             true,
-		DisableFlagParsing: true, // the flags are the component's
-		RunE: func(_ *cobra.Command, args []string) error {
-			return ended(runComponent(name, args))
-		},
+		DisableFlagParsing: true, // the flags are the program's
+		RunE:               func(_ *cobra.Command, args []string) error { return ended(run(args)) },
 	}
+}
+
+func newImageCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "image",
+		Short: "Images for the pods of a cluster with a node",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return errNoCommand },
+	}
+	load := &cobra.Command{
+		Use:   "load --dir DIR FILE",
+		Short: "Give the node the images of an archive, in Docker's or OCI's format",
+		Long: `load imports images into containerd. Pods use them by the names that the archive
+gives them, with imagePullPolicy Never or IfNotPresent. FILE - is standard input.`,
+		Example: `  controlplane image load --dir /tmp/cluster citadel.tar`,
+		Args:    cobra.ExactArgs(1),
+	}
+	dir := dirFlag(load)
+	load.RunE = withDir(dir, func(ctx context.Context, command *cobra.Command, args []string) error {
+		archive := command.InOrStdin()
+		if args[0] != "-" {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return fmt.Errorf("open the images: %w", err)
+			}
+			defer file.Close()
+			archive = file
+		}
+		return supervisor.LoadImage(ctx, *dir, archive)
+	})
+	command.AddCommand(load)
+	return command
 }
 
 func newVersionCommand() *cobra.Command {

@@ -1,10 +1,12 @@
 // Command controlplane is a real Kubernetes control plane in one file: etcd,
 // kube-apiserver, kube-controller-manager and kubectl, linked from their Go
 // modules, and a supervisor that runs them together on loopback for tests and
-// for trying things out.
+// for trying things out. On request it adds a node that runs real pods:
+// kube-scheduler, kubelet and kube-proxy, linked in as well, around Debian's
+// containerd and runc.
 //
 // It refuses to be anything that lasts: one member, throwaway keys beside the
-// data, no fsync, no network but loopback. It is no part of the product, which
+// data, no fsync, no network but loopback and a link to the node. It is no part of the product, which
 // meets it only through a kubeconfig.
 package main
 

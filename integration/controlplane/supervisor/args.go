@@ -77,6 +77,9 @@ func apiServerArgs(l layout, p ports, audit bool) []string {
 		"--runtime-config=certificates.k8s.io/v1beta1=true",
 		"--feature-gates=" + featureGates,
 		"--allow-privileged=true",
+		"--kubelet-client-certificate=" + l.certificate(kubeletClientName),
+		"--kubelet-client-key=" + l.key(kubeletClientName),
+		"--kubelet-preferred-address-types=InternalIP",
 		"--shutdown-watch-termination-grace-period=5s", // else it waits for watches, which do not end
 		"--profiling=false",
 	}
@@ -119,6 +122,26 @@ func controllerManagerArgs(l layout, p ports) []string {
 		"--cluster-signing-key-file=" + l.key(caName),
 		"--leader-elect=false", // there is no other
 		"--kube-api-qps=200",   // the default of 20 is most of the start-up time
+		"--kube-api-burst=400",
+		"--feature-gates=" + featureGates,
+		"--profiling=false",
+	}
+}
+
+// schedulerArgs runs the scheduler, which only clusters with a node have.
+func schedulerArgs(l layout, p ports) []string {
+	return []string{
+		"--kubeconfig=" + l.schedulerKubeconfig(),
+		"--authentication-kubeconfig=" + l.schedulerKubeconfig(),
+		"--authorization-kubeconfig=" + l.schedulerKubeconfig(),
+		"--bind-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", p.Scheduler),
+		"--permit-port-sharing", // up holds the ports
+		"--tls-cert-file=" + l.certificate(managerServerName),
+		"--tls-private-key-file=" + l.key(managerServerName),
+		"--client-ca-file=" + l.certificate(caName),
+		"--leader-elect=false",
+		"--kube-api-qps=200",
 		"--kube-api-burst=400",
 		"--feature-gates=" + featureGates,
 		"--profiling=false",

@@ -1,10 +1,11 @@
-// Package supervisor runs the components of a Kubernetes control plane as children
-// of one process, and talks to that process to stop and start them.
+// Package supervisor runs the components of a Kubernetes control plane, and of a
+// node if it is asked to, as children of one process, and talks to that process to
+// stop and start them.
 //
 // It knows the components' flags, keys, ports and how to see that they are ready.
 // It does not link them: a child is the running binary again, with the name of
 // the component as its first argument, so main decides what that means. It
-// refuses to restart what dies by itself, to serve anything but loopback, and to
+// refuses to restart what dies by itself, to serve anything but loopback and its node, and to
 // run a directory twice. It is for Linux.
 package supervisor
 
@@ -22,9 +23,18 @@ const (
 	Etcd              Component = "etcd"
 	APIServer         Component = "kube-apiserver"
 	ControllerManager Component = "kube-controller-manager"
+	Scheduler         Component = "kube-scheduler"
+	Node              Component = "node" // the namespaces that the rest run in
+	Containerd        Component = "containerd"
+	Kubelet           Component = "kubelet"
+	Proxy             Component = "kube-proxy"
 )
 
-var startOrder = []Component{Etcd, APIServer, ControllerManager}
+// startOrder is all of them; a cluster without a node has the first three.
+var startOrder = []Component{Etcd, APIServer, ControllerManager, Scheduler, Node, Containerd, Kubelet, Proxy}
+
+// inside tells whether a component runs in the node.
+func (c Component) inside() bool { return c == Containerd || c == Kubelet || c == Proxy }
 
 // UnmarshalText is ParseComponent for decoders.
 func (c *Component) UnmarshalText(text []byte) (err error) {

@@ -6,15 +6,20 @@ import (
 	"os"
 )
 
-// kubeconfigText takes the server's address and CA, and the user's name,
-// certificate and key. The last three files are part of the text, so that it can
-// be copied anywhere.
+// serverName is a name in the API server's certificate, for who reaches it by an
+// address that is not.
+const serverName = "kubernetes"
+
+// kubeconfigText takes the server's address, the user's name, the server's CA,
+// the user's certificate and key, and the server's name. It can be copied
+// anywhere: what it needs is in it.
 const kubeconfigText = `apiVersion: v1
 kind: Config
 clusters:
 - name: controlplane
   cluster:
     server: https://%[1]s
+    tls-server-name: %[6]s
     certificate-authority-data: %[3]s
 users:
 - name: %[2]s
@@ -30,7 +35,7 @@ current-context: controlplane
 `
 
 // writeKubeconfig writes the access of one of the cluster's client certificates.
-func writeKubeconfig(l layout, p ports, user, path string) error {
+func writeKubeconfig(l layout, server, user, path string) error {
 	var encoded [3]string
 	for i, file := range []string{l.certificate(caName), l.certificate(user), l.key(user)} {
 		data, err := os.ReadFile(file)
@@ -39,6 +44,6 @@ func writeKubeconfig(l layout, p ports, user, path string) error {
 		}
 		encoded[i] = base64.StdEncoding.EncodeToString(data)
 	}
-	text := fmt.Sprintf(kubeconfigText, loopback(p.APIServer), user, encoded[0], encoded[1], encoded[2])
+	text := fmt.Sprintf(kubeconfigText, server, user, encoded[0], encoded[1], encoded[2], serverName)
 	return replaceFile(path, []byte(text))
 }

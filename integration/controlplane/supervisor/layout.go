@@ -28,6 +28,10 @@ func (l layout) key(n string) string         { return filepath.Join(l.pki(), n+"
 func (l layout) publicKey(n string) string   { return filepath.Join(l.pki(), n+".pub") }
 func (l layout) kubeconfig() string          { return l.path("kubeconfig") }
 func (l layout) managerKubeconfig() string   { return l.path("controller-manager.kubeconfig") }
+func (l layout) schedulerKubeconfig() string { return l.path("scheduler.kubeconfig") }
+func (l layout) nodeDir() string             { return l.path("node") }
+func (l layout) kubeletKubeconfig() string   { return l.path("kubelet.kubeconfig") }
+func (l layout) proxyKubeconfig() string     { return l.path("kube-proxy.kubeconfig") }
 func (l layout) auditPolicy() string         { return l.path("audit-policy.yaml") }
 func (l layout) auditLog() string            { return l.path("audit.log") }
 func (l layout) logs() string                { return l.path("logs") }

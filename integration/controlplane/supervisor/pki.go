@@ -33,6 +33,10 @@ const (
 	managerName       = "controller-manager"
 	adminName         = "admin"
 	supervisorName    = "supervisor"
+	schedulerName     = "scheduler"
+	kubeletClientName = "apiserver-kubelet-client"
+	kubeletName       = "kubelet"
+	proxyName         = "kube-proxy"
 )
 
 // proxyUser is who the API server is to extension API servers.
@@ -62,6 +66,10 @@ var subjects = []struct {
 	{name: managerServerName, ca: caName, subject: pkix.Name{CommonName: "kube-controller-manager"}, servers: []string{"localhost", "127.0.0.1", "::1"}},
 	{name: managerName, ca: caName, subject: pkix.Name{CommonName: "system:kube-controller-manager"}, client: true},
 	{name: adminName, ca: caName, subject: pkix.Name{CommonName: "kubernetes-admin", Organization: []string{"system:masters"}}, client: true},
+	{name: schedulerName, ca: caName, subject: pkix.Name{CommonName: "system:kube-scheduler"}, client: true},
+	{name: kubeletClientName, ca: caName, subject: pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}}, client: true},
+	{name: kubeletName, ca: caName, subject: pkix.Name{CommonName: "system:node:" + nodeName, Organization: []string{"system:nodes"}}, client: true},
+	{name: proxyName, ca: caName, subject: pkix.Name{CommonName: "system:kube-proxy"}, client: true},
 	{name: supervisorName, ca: caName, subject: pkix.Name{CommonName: supervisorUser, Organization: []string{"system:masters"}}, client: true},
 }
 

@@ -22,6 +22,7 @@ type ports struct {
 	EtcdPeer          int `json:"etcdPeer"`
 	APIServer         int `json:"apiServer"`
 	ControllerManager int `json:"controllerManager"`
+	Scheduler         int `json:"scheduler"`
 }
 
 func (p ports) all() map[string]int {
@@ -30,6 +31,7 @@ func (p ports) all() map[string]int {
 		"etcd's peers":            p.EtcdPeer,
 		"kube-apiserver":          p.APIServer,
 		"kube-controller-manager": p.ControllerManager,
+		"kube-scheduler":          p.Scheduler,
 	}
 }
 
@@ -73,7 +75,7 @@ func reservePorts(ctx context.Context, l layout) (ports, *reservation, error) {
 func choosePorts(l layout) (ports, *reservation, error) {
 	var p ports
 	held := new(reservation)
-	for _, port := range []*int{&p.Etcd, &p.EtcdPeer, &p.APIServer, &p.ControllerManager} {
+	for _, port := range []*int{&p.Etcd, &p.EtcdPeer, &p.APIServer, &p.ControllerManager, &p.Scheduler} {
 		var err error
 		if *port, err = held.addAny(); err != nil {
 			held.release()

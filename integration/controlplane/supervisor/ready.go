@@ -23,6 +23,7 @@ const (
 type probes struct {
 	etcd, kube *http.Client
 	ports      ports
+	node       *nodeSide
 }
 
 func newProbes(l layout, p ports) (*probes, error) {
@@ -34,7 +35,7 @@ func newProbes(l layout, p ports) (*probes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &probes{etcd, kube, p}, nil
+	return &probes{etcd: etcd, kube: kube, ports: p}, nil
 }
 
 func newProbeClient(l layout, ca, client string) (*http.Client, error) {
@@ -76,7 +77,7 @@ func (p *probes) ready(ctx context.Context, c Component) error {
 		_, err := get(ctx, p.kube, p.ports.APIServer, "/api/v1/namespaces/default/serviceaccounts/default")
 		return err
 	}
-	return fmt.Errorf("unknown component %q", c)
+	return p.nodeReady(ctx, c)
 }
 
 // managerReady is nil when the controllers are made. The controller manager is

@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"citadel/integration/controlplane/node"
 )
 
 // lifelineVariable tells a child which file descriptor ends with its parent.
@@ -69,6 +71,12 @@ func (s *spawner) command(c Component, args []string) *exec.Cmd {
 	command.SysProcAttr = &unix.SysProcAttr{
 		Pdeathsig: unix.SIGKILL,
 		Setpgid:   true, // a terminal's Ctrl-C is for up alone, which stops them in order
+	}
+	switch c {
+	case Node:
+		command.SysProcAttr.Cloneflags = node.Namespaces
+	case sweeper:
+		command.SysProcAttr.Pdeathsig = 0 // it has work to do after the end
 	}
 	return command
 }

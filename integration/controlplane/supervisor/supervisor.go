@@ -17,7 +17,8 @@ const startPeriod = 3 * time.Minute
 // supervisor owns the components of one cluster.
 type supervisor struct {
 	layout   layout
-	args     map[Component][]string
+	args     map[Component][]string // of the components that this cluster has
+	node     *nodeSide              // nil in a cluster without one
 	probes   *probes
 	spawner  *spawner
 	messages *log.Logger
@@ -35,6 +36,9 @@ func (s *supervisor) startAll(ctx context.Context) error {
 	}
 	defer s.endTurn()
 	for _, c := range startOrder {
+		if s.args[c] == nil {
+			continue
+		}
 		if err := s.launch(ctx, c); err != nil {
 			return err
 		}
@@ -64,6 +68,9 @@ func (s *supervisor) start(ctx context.Context, c Component) error {
 		return err
 	}
 	defer s.endTurn()
+	if s.args[c] == nil {
+		return fmt.Errorf("this cluster has no %s: 'up --node' gives it one", c)
+	}
 	if p := s.processes[c]; p != nil && p.running() {
 		return fmt.Errorf("%s runs already (process %d)", c, p.command.Process.Pid)
 	}
@@ -97,7 +104,16 @@ func (s *supervisor) launch(ctx context.Context, c Component) error {
 	}
 	s.processes[c] = p
 	s.messages.Printf("starting %s (process %d, log %s)", c, p.command.Process.Pid, p.log)
-	if err := s.awaitReady(ctx, c, p); err != nil {
+	if c == Node {
+		err = s.node.connect(ctx, p)
+	}
+	if err == nil {
+		err = s.awaitReady(ctx, c, p)
+	}
+	if err == nil && c == Containerd {
+		err = s.node.importPause(ctx, s.spawner)
+	}
+	if err != nil {
 		return errors.Join(err, p.kill())
 	}
 	s.messages.Printf("%s is ready after %v", c, time.Since(begin).Round(time.Millisecond))
@@ -133,8 +149,11 @@ func (s *supervisor) awaitReady(ctx context.Context, c Component, p *process) er
 func (s *supervisor) awaitOthers(ctx context.Context, c Component) error {
 	for _, other := range startOrder[slices.Index(startOrder, c)+1:] {
 		p := s.processes[other]
-		if p == nil || !p.running() {
+		if s.args[other] != nil && (p == nil || !p.running()) {
 			return nil
+		}
+		if p == nil {
+			continue
 		}
 		if err := s.awaitReady(ctx, other, p); err != nil {
 			return fmt.Errorf("%s is ready, but not what builds on it: %w", c, err)

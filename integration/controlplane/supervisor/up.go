@@ -18,6 +18,7 @@ type Settings struct {
 	Dir        string    // state, keys and logs; made when missing
 	Kubeconfig string    // where the administrator's access goes; "" is Dir/kubeconfig
 	Audit      bool      // write Dir/audit.log
+	Node       bool      // run pods; needs root and node.Packages
 	Ready      io.Writer // gets one line when the cluster can be used
 	Messages   io.Writer // gets lines for people
 }
@@ -52,6 +53,12 @@ func Up(ctx context.Context, settings Settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.spawner.close()) }()
+	if settings.Node {
+		if err := s.addNode(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.node.close()) }()
+	}
 	return s.run(ctx, settings.Ready)
 }
 
@@ -65,8 +72,8 @@ func writeFiles(l layout, p ports, settings Settings) error {
 		admin = l.kubeconfig()
 	}
 	return errors.Join(
-		writeKubeconfig(l, p, adminName, admin),
-		writeKubeconfig(l, p, managerName, l.managerKubeconfig()),
+		writeKubeconfig(l, loopback(p.APIServer), adminName, admin),
+		writeKubeconfig(l, loopback(p.APIServer), managerName, l.managerKubeconfig()),
 		writeAuditPolicy(l))
 }
 

@@ -17,7 +17,7 @@ func TestUsageErrors(t *testing.T) {
 		{"down"},
 		{"stop", "etcd"},
 		{"stop", "--dir", dir},
-		{"stop", "--dir", dir, "kubelet"},
+		{"stop", "--dir", dir, "kubelets"},
 		{"stop", "--dir", dir, "etcd", "kube-apiserver"},
 		{"start", "--dir", dir, "--kill", "etcd"},
 		{"version", "please"},

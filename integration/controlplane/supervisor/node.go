@@ -1,0 +1,252 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"citadel/integration/controlplane/node"
+)
+
+// nodeName is the node's.
+const nodeName = "node-1"
+
+// sweeper is the process that removes what a node leaves behind. It is no
+// component: it starts first and outlives up, also one that is killed.
+const sweeper Component = "sweeper"
+
+// nodeSide is what a supervisor does for its node.
+type nodeSide struct {
+	node    node.Node
+	held    net.Listener // keeps other clusters from the node's network link
+	gateway *gateway
+	sweeper *process
+	kube    *http.Client
+	ports   ports
+	pid     int // of the first process
+}
+
+// addNode makes the node a part of the cluster.
+func (s *supervisor) addNode() error {
+	if err := node.Check(); err != nil {
+		return err
+	}
+	link, held, err := reserveLink()
+	if err != nil {
+		return err
+	}
+	n := node.New(nodeName, s.layout.nodeDir(), link)
+	s.node = &nodeSide{node: n, held: held, kube: s.probes.kube, ports: s.probes.ports}
+	s.probes.node = s.node
+	server := net.JoinHostPort(link.Host.Addr().String(), strconv.Itoa(s.probes.ports.APIServer))
+	err = errors.Join(
+		writeKubeconfig(s.layout, loopback(s.probes.ports.APIServer), schedulerName, s.layout.schedulerKubeconfig()),
+		writeKubeconfig(s.layout, server, kubeletName, s.layout.kubeletKubeconfig()),
+		writeKubeconfig(s.layout, server, proxyName, s.layout.proxyKubeconfig()),
+		n.WriteFiles(s.layout.proxyKubeconfig(), s.layout.certificate(caName)))
+	if err != nil {
+		return errors.Join(err, held.Close())
+	}
+	s.node.sweeper, err = s.spawner.spawn(sweeper, []string{n.Cgroup()}, s.layout.log(sweeper))
+	if err != nil {
+		return errors.Join(err, held.Close())
+	}
+	entered := func(args []string) []string { return append([]string{n.PIDFile()}, args...) }
+	s.args[Scheduler] = schedulerArgs(s.layout, s.probes.ports)
+	s.args[Node] = firstArgs(n)
+	s.args[Containerd] = entered(n.ContainerdArgs())
+	s.args[Kubelet] = entered(n.KubeletArgs(s.layout.kubeletKubeconfig()))
+	s.args[Proxy] = entered(n.ProxyArgs())
+	return nil
+}
+
+// firstArgs tells a child which node it is the first process of; ParseFirst
+// reads them.
+func firstArgs(n node.Node) []string {
+	text, _ := json.Marshal(n) // addresses and strings
+	return []string{string(text)}
+}
+
+// ParseFirst is the node that the arguments of component Node are about.
+func ParseFirst(args []string) (n node.Node, err error) {
+	if len(args) != 1 {
+		return n, errors.New("the first process of a node takes one argument")
+	}
+	return n, json.Unmarshal([]byte(args[0]), &n)
+}
+
+// reserveLink finds a network link, and holds it as long as this process lives.
+func reserveLink() (node.Link, net.Listener, error) {
+	for i := range node.Links {
+		held, err := net.Listen("unix", fmt.Sprintf("@controlplane-link-%d", i))
+		if err != nil {
+			continue // another cluster's
+		}
+		if link := node.NumberedLink(i); link.Free() {
+			return link, held, nil
+		}
+		held.Close()
+	}
+	return node.Link{}, nil, fmt.Errorf("all %d network links of nodes are taken", node.Links)
+}
+
+// connect joins the new namespaces to this machine, and lets in who asks the
+// API server from there.
+func (n *nodeSide) connect(ctx context.Context, first *process) (err error) {
+	n.pid = first.command.Process.Pid
+	if err := os.WriteFile(n.node.PIDFile(), []byte(strconv.Itoa(n.pid)), 0o600); err != nil {
+		return fmt.Errorf("tell who the node is: %w", err)
+	}
+	if err := n.node.Link.Connect(ctx, n.pid); err != nil {
+		return fmt.Errorf("connect the node: %w", err)
+	}
+	if n.gateway == nil {
+		n.gateway, err = openGateway(n.node.Link.Host.Addr(), n.ports.APIServer)
+	}
+	if err != nil {
+		return err
+	}
+	return n.publish(ctx)
+}
+
+// publish says where the service "kubernetes" is: the API server is on loopback,
+// and would not say it of itself.
+func (n *nodeSide) publish(ctx context.Context) error {
+	slice, err := json.Marshal(map[string]any{
+		"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+		"metadata":  map[string]any{"name": "kubernetes", "namespace": "default", "labels": map[string]string{"kubernetes.io/service-name": "kubernetes"}},
+		"endpoints": []any{map[string]any{"addresses": []string{n.node.Link.Host.Addr().String()}, "conditions": map[string]bool{"ready": true}}},
+		"ports":     []any{map[string]any{"name": "https", "port": n.ports.APIServer, "protocol": "TCP"}},
+	})
+	if err != nil {
+		return err
+	}
+	const slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes?fieldManager=controlplane&force=true"
+	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, "https://"+loopback(n.ports.APIServer)+slices, bytes.NewReader(slice))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/apply-patch+yaml")
+	response, err := n.kube.Do(request)
+	if err != nil {
+		return fmt.Errorf("publish the API server's address: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+		return fmt.Errorf("publish the API server's address: %s: %s", response.Status, text)
+	}
+	return nil
+}
+
+// importPause gives containerd the image that every pod needs.
+func (n *nodeSide) importPause(ctx context.Context, s *spawner) error {
+	var image bytes.Buffer
+	if err := node.WritePauseImage(&image); err != nil {
+		return fmt.Errorf("make the pause image: %w", err)
+	}
+	return ImportImage(ctx, n.node.PIDFile(), &image)
+}
+
+// close ends what up itself does for the node, and waits for the sweeper, whose
+// lifeline must have been cut.
+func (n *nodeSide) close() error {
+	var failures []error
+	if n.gateway != nil {
+		failures = append(failures, n.gateway.close())
+	}
+	failures = append(failures, n.held.Close())
+	return errors.Join(failures...)
+}
+
+// nodeReady is nil when a component of the node can be used.
+func (p *probes) nodeReady(ctx context.Context, c Component) error {
+	switch c {
+	case Scheduler:
+		_, err := get(ctx, p.kube, p.ports.Scheduler, "/healthz")
+		return err
+	case Node:
+		_, err := os.Stat(p.node.node.ReadyFile())
+		return err
+	case Containerd:
+		connection, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "unix", p.node.node.Socket(p.node.pid))
+		if err != nil {
+			return err
+		}
+		return connection.Close()
+	case Kubelet:
+		return p.registered(ctx)
+	case Proxy:
+		return p.proxyReady(ctx)
+	}
+	return fmt.Errorf("unknown component %q", c)
+}
+
+// registered is nil when the API server knows the node as ready.
+func (p *probes) registered(ctx context.Context) error {
+	text, err := get(ctx, p.kube, p.ports.APIServer, "/api/v1/nodes/"+nodeName)
+	if err != nil {
+		return err
+	}
+	var found struct {
+		Status struct {
+			Conditions []struct{ Type, Status, Message string }
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &found); err != nil {
+		return fmt.Errorf("read node %s: %w", nodeName, err)
+	}
+	for _, c := range found.Status.Conditions {
+		if c.Type == "Ready" && c.Status != "True" {
+			return fmt.Errorf("node %s is not ready: %s", nodeName, c.Message)
+		}
+		if c.Type == "Ready" {
+			return nil
+		}
+	}
+	return fmt.Errorf("node %s does not say whether it is ready", nodeName)
+}
+
+// proxyHealthPort is kube-proxy's default.
+const proxyHealthPort = "10256"
+
+func (p *probes) proxyReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	address := net.JoinHostPort(p.node.node.Link.Node.Addr().String(), proxyHealthPort)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("kube-proxy is not healthy: %s", response.Status)
+	}
+	return nil
+}
+
+const sweepPeriod = time.Minute
+
+// RunSweeper waits until its up is gone, and removes what the kernel keeps of
+// the node whose control group is the argument.
+func RunSweeper(lost <-chan struct{}, args []string) error {
+	if len(args) != 1 {
+		return errors.New("the sweeper takes the name of a control group")
+	}
+	<-lost
+	ctx, cancel := context.WithTimeout(context.Background(), sweepPeriod)
+	defer cancel()
+	return node.Sweep(ctx, args[0])
+}
