@@ -137,6 +137,32 @@ func TestLeaderIsShownFromTheStart(t *testing.T) {
 	}
 }
 
+// TestAuditMetric: it rises with the first record that is lost, and falls when
+// the stream can be written again.
+func TestAuditMetric(t *testing.T) {
+	out := &brokenWriter{err: errors.New("disk full")}
+	audit := &auditStream{out: out}
+	m := newProcess(&config{}, quiet(), audit).metrics
+	check := func(want float64) {
+		t.Helper()
+		if values, names := scrape(t, m); !names["citadel_audit_failing"] || values["citadel_audit_failing"] != want {
+			t.Errorf("citadel_audit_failing is %v, want %v", values["citadel_audit_failing"], want)
+		}
+	}
+	check(0)
+	if audit.write(ca.AuditRecord{}) == nil {
+		t.Fatal("the record was written")
+	}
+	check(1)
+	out.err = nil
+	check(0)
+}
+
+// brokenWriter fails for as long as it has an error.
+type brokenWriter struct{ err error }
+
+func (w *brokenWriter) Write(p []byte) (int, error) { return len(p), w.err }
+
 // TestObserve: what was done is counted once, where it belongs.
 func TestObserve(t *testing.T) {
 	const (

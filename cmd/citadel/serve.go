@@ -58,6 +58,12 @@ type process struct {
 func newProcess(cfg *config, log *slog.Logger, audit *auditStream) *process {
 	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
 	p.metrics.registry.MustRegister(statusMetrics{p.status})
+	p.metrics.gauge("citadel_audit_failing", "1 while audit records cannot be written, and so nothing is signed.", func() float64 {
+		if p.audit.failing() != nil {
+			return 1
+		}
+		return 0
+	})
 	return p
 }
 
