@@ -200,7 +200,7 @@ func TestCheckAsksTheReplicas(t *testing.T) {
 	within(t, patience, func() error { return pretendReady(t, s.storage, ip) })
 	within(t, patience, func() error {
 		a := s.ask(t, "check") // that namespaces are chosen by labels, the Deployment says
-		return a.is(a.code, "warn  deployment-ready: the one replica is ready", "warn  leader-is-replica: the leader, ", "ok    account-rights: ", "in 1 namespaces", want)
+		return a.is(a.code, "warn  deployment-ready: the one replica is ready", "warn  leader-is-replica: the leader, ", "ok    account-rights: ", ", in 1 namespace\n", want)
 	})
 	if want == " can sign now\n" {
 		if err := s.ask(t, "check").is(0, "ok    one-leader: one replica says that it leads"); err != nil {

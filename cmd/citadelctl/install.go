@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"citadel/cmd/citadelctl/health"
 	"citadel/secretcontroller"
@@ -83,54 +85,74 @@ var adopted = []string{listedFlag, byDefaultFlag, trustDomainFlag, graceRatioFla
 // adopt takes over what the Deployment tells citadel by arguments, else by its
 // environment, and says whether it signs with files.
 func adopt(flags *pflag.FlagSet, d *appsv1.Deployment) (fromFiles bool, err error) {
-	if len(d.Spec.Template.Spec.Containers) == 0 {
+	n := slices.IndexFunc(d.Spec.Template.Spec.Containers, func(c corev1.Container) bool {
+		return c.Name == "citadel" || len(d.Spec.Template.Spec.Containers) == 1
+	})
+	if n < 0 {
 		return false, nil
 	}
-	container := d.Spec.Template.Spec.Containers[0]
-	for _, e := range container.Env {
-		name, ok := flagOf(e.Name)
-		if ok && e.Value != "" {
-			fromFiles = fromFiles || name == filesFlag
-			err = errors.Join(err, set(flags, name, e.Value))
+	container := d.Spec.Template.Spec.Containers[n]
+	told := environment(container.Env, d.Namespace)
+	arguments, err := parse(slices.Concat(container.Command, container.Args))
+	maps.Copy(told, arguments)
+	for _, name := range adopted {
+		if value, ok := told[name]; ok {
+			err = errors.Join(err, set(flags, name, value))
 		}
 	}
-	told := pflag.NewFlagSet("citadel", pflag.ContinueOnError)
-	told.ParseErrorsAllowlist.UnknownFlags = true
-	told.Usage = func() {}
-	values := map[string]*string{}
+	return told[filesFlag] != "", err
+}
+
+// environment reads the variables of flags. NAMESPACE counts where the flag's
+// own does not.
+func environment(env []corev1.EnvVar, namespace string) map[string]string {
+	told := map[string]string{}
+	for _, e := range env {
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.namespace" {
+			e.Value = namespace
+		}
+		name, ok := strings.CutPrefix(e.Name, "CITADEL_")
+		name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		switch {
+		case e.Value == "":
+		case ok:
+			told[name] = e.Value
+		case e.Name == "NAMESPACE" && told[listedFlag] == "":
+			told[listedFlag] = e.Value
+		}
+	}
+	return told
+}
+
+// parse reads the arguments that are of interest and passes by the others.
+func parse(args []string) (map[string]string, error) {
+	set := pflag.NewFlagSet("citadel", pflag.ContinueOnError)
+	set.ParseErrorsAllowlist.UnknownFlags = true
+	set.Usage = func() {}
 	for _, name := range append([]string{filesFlag}, adopted...) {
-		values[name] = told.String(name, "", "")
+		set.String(name, "", "")
 	}
-	told.Lookup(byDefaultFlag).NoOptDefVal = "true"
-	if parseErr := told.Parse(slices.Concat(container.Command, container.Args)); parseErr != nil {
-		return fromFiles, errors.Join(err, parseErr)
-	}
-	told.Visit(func(flag *pflag.Flag) {
-		fromFiles = fromFiles || flag.Name == filesFlag
-		err = errors.Join(err, set(flags, flag.Name, *values[flag.Name]))
-	})
-	return fromFiles, err
+	set.Lookup(byDefaultFlag).NoOptDefVal = "true"
+	told := map[string]string{}
+	err := set.Parse(args)
+	set.Visit(func(flag *pflag.Flag) { told[flag.Name] = flag.Value.String() })
+	return told, err
 }
 
-// flagOf is the flag that a variable sets.
-func flagOf(variable string) (string, bool) {
-	if variable == "NAMESPACE" {
-		return listedFlag, true
-	}
-	name, ok := strings.CutPrefix(variable, "CITADEL_")
-	return strings.ReplaceAll(strings.ToLower(name), "_", "-"), ok
-}
-
-// set leaves a flag that the person gave, and one that is not adopted, as it is.
+// set leaves a flag that the person gave as it is, and does not mark it as
+// given.
 func set(flags *pflag.FlagSet, name, value string) error {
 	flag := flags.Lookup(name)
-	if flag == nil || flag.Changed || !slices.Contains(adopted, name) {
+	if flag == nil || flag.Changed {
 		return nil
 	}
 	if list, ok := flag.Value.(pflag.SliceValue); ok {
-		return list.Replace(strings.Split(value, ","))
+		return list.Replace(strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }))
 	}
-	return flag.Value.Set(value) // without marking it as given
+	if err := flag.Value.Set(value); err != nil {
+		return fmt.Errorf("--%s %q: %w", name, value, err)
+	}
+	return nil
 }
 
 // unfinished is the exit code of a verdict.

@@ -12,7 +12,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"citadel/cmd/citadelctl/health"
@@ -120,12 +119,17 @@ func (f *checkFlags) podSecurity(ctx context.Context, c *cluster, ns *corev1.Nam
 	pods, err := attempt(c, access{verb: "list", resource: "pods", namespace: ns.Name}, func() (*corev1.PodList, error) {
 		return c.client.CoreV1().Pods(ns.Name).List(ctx, metav1.ListOptions{LabelSelector: "istio!=citadel", Limit: 1})
 	})
-	if err == nil && pods.Value != nil && len(pods.Value.Items) > 0 {
+	switch {
+	case err != nil:
+		return check, err
+	case pods.Unknown != "":
+		check.Outcome, check.Message = health.Unknown, pods.Unknown
+	case pods.Value != nil && len(pods.Value.Items) > 0:
 		check.Outcome = health.Warned
 		check.Message = fmt.Sprintf("other pods run in namespace %s (%s), and deploy/ sets %s=restricted", ns.Name, pods.Value.Items[0].Name, enforceLabel)
 		check.Remedy = "where they are not restricted, leave the label out by a kustomization of yours: they would not be admitted again"
 	}
-	return check, err
+	return check, nil
 }
 
 // authorities looks for istiod, which keeps ConfigMaps of the same name.
@@ -135,7 +139,7 @@ func (f *checkFlags) authorities(ctx context.Context, c *cluster) ([]health.Chec
 	})
 	check := health.Check{Section: "other authorities", Name: "istiod", Outcome: health.Passed, Message: "istiod is not in this cluster"}
 	switch {
-	case err != nil && !apierrors.IsNotFound(err):
+	case err != nil:
 		return nil, err
 	case seen.Unknown != "":
 		check.Outcome, check.Message = health.Unknown, seen.Unknown

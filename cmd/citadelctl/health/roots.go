@@ -142,7 +142,7 @@ func (x *examination) published(spaces, bad []string) {
 	case len(different) > 0:
 		x.fail(name, remedy, "ConfigMap %s has other roots in %s than elsewhere", secretcontroller.RootsConfigMap, x.some(different))
 	default:
-		x.ok(name, "all of %d namespaces have the same %d in ConfigMap %s", len(spaces), len(r.Certificates), secretcontroller.RootsConfigMap)
+		x.ok(name, "%s the roots in force in ConfigMap %s", numbered(len(spaces), "namespace has", "namespaces have"), secretcontroller.RootsConfigMap)
 	}
 }
 

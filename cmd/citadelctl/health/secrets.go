@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -191,7 +192,7 @@ func (x *examination) tellSecrets() {
 	s := &x.report.Secrets
 	slices.SortStableFunc(s.Reasons, func(a, b Reason) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason)) })
 	if s.Missing+s.Wrong == 0 {
-		x.ok("secrets-right", "all of %d service accounts in %d namespaces have what they must", s.Accounts-s.Pending, s.Namespaces)
+		x.ok("secrets-right", "%s, in %s", numbered(s.Accounts-s.Pending, "service account has what it must", "service accounts have what they must"), numbered(s.Namespaces, "namespace", "namespaces"))
 	}
 	for _, r := range s.Reasons {
 		x.fail("secrets-right", remedyOf(secretcontroller.Reason(r.Reason)), "%s not right (%s): %s", numbered(r.Count, "Secret is", "Secrets are"), r.Reason, x.named(r))
@@ -205,22 +206,16 @@ func (x *examination) tellSecrets() {
 	}
 }
 
+// named names the examples of a reason, and says how many more there are.
 func (x *examination) named(r Reason) string {
-	var names []string
+	var parts []string
 	for _, e := range r.Examples {
-		names = append(names, fmt.Sprintf("%s/%s: %s", e.Namespace, e.Name, e.Message))
+		parts = append(parts, fmt.Sprintf("%s/%s: %s", e.Namespace, e.Name, e.Message))
 	}
-	text := ""
-	for n, name := range names {
-		if n > 0 {
-			text += "; "
-		}
-		text += name
+	if more := r.Count - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
 	}
-	if more := r.Count - len(names); more > 0 {
-		text += fmt.Sprintf("; and %d more", more)
-	}
-	return text
+	return strings.Join(parts, "; ")
 }
 
 func numbered(n int, one, many string) string {
