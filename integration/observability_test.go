@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -115,6 +116,21 @@ func TestPrometheusRuleIsTheRules(t *testing.T) {
 	wrapped := readYAML[map[string]any](t, "prometheusrule.yaml")
 	if rules := readYAML[map[string]any](t, "rules.yaml"); !reflect.DeepEqual(wrapped["spec"], rules) {
 		t.Error("prometheusrule.yaml has other rules than rules.yaml: put these below its spec")
+	}
+}
+
+// The component brings the rules and the dashboard to where the Prometheus
+// Operator and Grafana's sidecar find them.
+func TestObservabilityIsAComponent(t *testing.T) {
+	t.Parallel()
+	text := render(t, "web", "servicemonitor", "../observability")
+	if !strings.Contains(text, "kind: PrometheusRule") {
+		t.Error("there is no PrometheusRule")
+	}
+	dashboard := only[*corev1.ConfigMap](t, text, "istio-citadel-dashboard")
+	want := string(must(os.ReadFile(filepath.Join(observability, "dashboard.json")))(t))
+	if dashboard.Namespace != "istio-system" || dashboard.Labels["grafana_dashboard"] != "1" || dashboard.Data["dashboard.json"] != want {
+		t.Errorf("dashboard in %s with labels %v", dashboard.Namespace, dashboard.Labels)
 	}
 }
 

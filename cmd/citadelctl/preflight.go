@@ -145,7 +145,8 @@ func (f *checkFlags) authorities(ctx context.Context, c *cluster) ([]health.Chec
 		check.Outcome, check.Message = health.Unknown, seen.Unknown
 	case seen.Value != nil && len(seen.Value.Items) > 0:
 		d := seen.Value.Items[0]
-		check.Outcome, check.Message = health.Failed, fmt.Sprintf("istiod runs as Deployment %s/%s: it keeps roots of its own in ConfigMap istio-ca-root-cert of all namespaces", d.Namespace, d.Name)
+		check.Outcome = health.Failed
+		check.Message = fmt.Sprintf("istiod runs as Deployment %s/%s: it keeps roots of its own in ConfigMap istio-ca-root-cert of all namespaces", d.Namespace, d.Name)
 		check.Remedy = "give each namespace to one of the two: label those of istiod's ca.istio.io/override=false, or run citadel with --enable-namespaces-by-default=false"
 	}
 	return []health.Check{check}, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,20 +11,25 @@ import (
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"citadel/secretcontroller"
 )
 
 // manifest is a document of deploy/.
 type manifest struct {
 	APIVersion string              `json:"apiVersion"`
 	Kind       string              `json:"kind"`
+	Metadata   metav1.ObjectMeta   `json:"metadata"`
 	Rules      []rbacv1.PolicyRule `json:"rules"`
 }
 
-func deployed(t *testing.T) []manifest {
+// manifests reads those that the pattern finds below deploy/.
+func manifests(t *testing.T, pattern string) []manifest {
 	t.Helper()
-	names, err := filepath.Glob("../../deploy/*.yaml")
-	if err != nil || len(names) < 3 {
+	names, err := filepath.Glob("../../deploy/" + pattern)
+	if err != nil || len(names) == 0 {
 		t.Fatalf("manifests: %v (%v)", names, err)
 	}
 	var all []manifest
@@ -37,9 +43,7 @@ func deployed(t *testing.T) []manifest {
 			if err := yaml.Unmarshal(part, &m); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if m.Kind != "Kustomization" {
-				all = append(all, m)
-			}
+			all = append(all, m)
 		}
 	}
 	return all
@@ -75,26 +79,55 @@ func ofRights(rights []right) []string {
 // TestRightsAreThoseOfTheManifests: check asks for what deploy/ gives, no more
 // and no less.
 func TestRightsAreThoseOfTheManifests(t *testing.T) {
-	for kind, rights := range map[string][]right{"ClusterRole": slices.Concat(clusterRights, spaceRights), "Role": storageRights} {
+	for _, c := range []struct {
+		file, kind, name string
+		rights           []right
+	}{
+		{"rbac.yaml", "ClusterRole", "istio-citadel", slices.Concat(clusterRights, spaceRights)},
+		{"rbac.yaml", "Role", "istio-citadel", storageRights},
+		{"components/one-namespace/rbac.yaml", "Role", "istio-citadel-listened", spaceRights},
+		{"components/one-namespace/rbac.yaml", "Role", "istio-citadel-storage", storageExtra},
+	} {
 		var given []string
-		for _, m := range deployed(t) {
-			if m.Kind == kind {
+		for _, m := range manifests(t, c.file) {
+			if m.Kind == c.kind && m.Metadata.Name == c.name {
 				given = append(given, ofRules(m.Rules)...)
 			}
 		}
-		want := ofRights(rights)
+		want := ofRights(c.rights)
 		slices.Sort(given)
 		slices.Sort(want)
 		if !slices.Equal(given, want) {
-			t.Errorf("%s gives\n%s\ncheck asks for\n%s", kind, strings.Join(given, "\n"), strings.Join(want, "\n"))
+			t.Errorf("%s %s of %s gives\n%s\ncheck asks for\n%s", c.kind, c.name, c.file, strings.Join(given, "\n"), strings.Join(want, "\n"))
 		}
+	}
+}
+
+// TestNeeded: of listed namespaces, rights are asked for in each, and none in
+// all.
+func TestNeeded(t *testing.T) {
+	all := needed(secretcontroller.Scope{StorageNamespace: "mesh"})
+	listed := needed(secretcontroller.Scope{StorageNamespace: "mesh", Listed: []string{"a", "b"}})
+	count := map[string]int{}
+	for _, r := range listed {
+		count[r.Namespace]++
+	}
+	stored, each, wide := len(ofRights(slices.Concat(storageRights, storageExtra))), len(ofRights(spaceRights)), len(ofRights(clusterRights))
+	if want := map[string]int{"mesh": stored, "a": each, "b": each}; !maps.Equal(count, want) {
+		t.Errorf("asked for %v, want %v", count, want)
+	}
+	if len(all) != stored+each+wide {
+		t.Errorf("%d rights for all namespaces, want %d", len(all), stored+each+wide)
 	}
 }
 
 // TestInstallRightsAreOfTheManifests: a kind that deploy/ gains must be checked
 // before it is installed.
 func TestInstallRightsAreOfTheManifests(t *testing.T) {
-	for _, m := range deployed(t) {
+	for _, m := range manifests(t, "*.yaml") {
+		if m.Kind == "Kustomization" {
+			continue
+		}
 		group, _, ok := strings.Cut(m.APIVersion, "/")
 		if !ok {
 			group = ""

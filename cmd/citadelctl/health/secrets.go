@@ -192,10 +192,13 @@ func (x *examination) tellSecrets() {
 	s := &x.report.Secrets
 	slices.SortStableFunc(s.Reasons, func(a, b Reason) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason)) })
 	if s.Missing+s.Wrong == 0 {
-		x.ok("secrets-right", "%s, in %s", numbered(s.Accounts-s.Pending, "service account has what it must", "service accounts have what they must"), numbered(s.Namespaces, "namespace", "namespaces"))
+		x.ok("secrets-right", "%s, in %s",
+			numbered(s.Accounts-s.Pending, "service account has what it must", "service accounts have what they must"),
+			numbered(s.Namespaces, "namespace", "namespaces"))
 	}
 	for _, r := range s.Reasons {
-		x.fail("secrets-right", remedyOf(secretcontroller.Reason(r.Reason)), "%s not right (%s): %s", numbered(r.Count, "Secret is", "Secrets are"), r.Reason, x.named(r))
+		x.fail("secrets-right", remedyOf(secretcontroller.Reason(r.Reason)), "%s not right (%s): %s",
+			numbered(r.Count, "Secret is", "Secrets are"), r.Reason, x.named(r))
 	}
 	if s.Orphans > 0 {
 		x.warn("secrets-orphaned", "citadel deletes those of its own making; the others are yours: see them with: citadelctl secret verify -A",
