@@ -52,7 +52,9 @@ type SelfSigned struct {
 
 // Load returns the root in the CA secret. It makes one only when the API
 // server says that there is none, and only by a create, so that of many
-// replicas one wins and the others load what it made. Every other failure to
+// replicas one wins and the others load what it made; and not while another
+// replica leads, which has the root that was there: peers would not trust one
+// another. Every other failure to
 // reach the API server is told and tried again until ctx ends: there is never
 // a root that is not stored. A CA secret whose content is wrong is an error
 // and is left as it is.
@@ -63,8 +65,9 @@ func (s SelfSigned) Load(ctx context.Context) (signer *trust.Signer, made bool, 
 		defer cancel()
 	}
 	wait := firstWait
+	lease := leaseSight{client: s.Client, namespace: s.Namespace}
 	for {
-		signer, made, err = s.attempt(ctx)
+		signer, made, err = s.attempt(ctx, &lease)
 		if !errors.Is(err, errAgain) {
 			return signer, made, err
 		}
@@ -88,7 +91,7 @@ func again(format string, args ...any) error {
 
 func (s SelfSigned) name() string { return "Secret " + s.Namespace + "/" + CASecret }
 
-func (s SelfSigned) attempt(ctx context.Context) (*trust.Signer, bool, error) {
+func (s SelfSigned) attempt(ctx context.Context, lease *leaseSight) (*trust.Signer, bool, error) {
 	secret, err := s.Client.CoreV1().Secrets(s.Namespace).Get(ctx, CASecret, metav1.GetOptions{})
 	switch {
 	case err == nil:
@@ -98,6 +101,14 @@ func (s SelfSigned) attempt(ctx context.Context) (*trust.Signer, bool, error) {
 		return nil, false, again("read %s: %w", s.name(), err)
 	case s.ReadOnly:
 		return nil, false, again("wait until %s can be loaded: this replica does not make it", s.name())
+	}
+	leads, err := lease.holder(ctx)
+	switch {
+	case err != nil:
+		return nil, false, again("see whether another replica has the root of %s: %w", s.name(), err)
+	case leads != "":
+		return nil, false, again("%s is gone, and replica %s signs with the root that was in it: restore the Secret from a backup, "+
+			"or stop every replica to begin with a new root", s.name(), leads)
 	}
 	return s.create(ctx)
 }

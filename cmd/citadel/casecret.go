@@ -14,7 +14,7 @@ import (
 const caSecretEvery = 15 * time.Second
 
 // watchCASecret is loud for as long as the CA secret does not hold the root in
-// use: signing goes on, and a restart would bring another root or none.
+// use: signing goes on, and when no replica is left, the root is lost.
 func (p *process) watchCASecret(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) {
 	p.metrics.gauge("citadel_ca_secret_in_sync", "1 while the CA secret holds the root in use.", func() float64 {
 		if p.caSecretOff.Load() {
@@ -33,8 +33,8 @@ func (p *process) watchCASecret(ctx context.Context, client kubernetes.Interface
 		err := kube.HoldsRoot(ctx, client, p.cfg.namespace, authority.Signer().Cert())
 		p.caSecretOff.Store(err != nil)
 		if err != nil && ctx.Err() == nil {
-			p.log.Error("the CA secret does not hold the root in use: signing goes on, but a restart would not bring it back; "+
-				"restore the Secret from a backup, or restart to change to what it holds", "err", err)
+			p.log.Error("the CA secret does not hold the root in use: signing goes on, but no restart brings it back; "+
+				"restore the Secret from a backup, or stop every replica to change to another root", "err", err)
 		}
 	}
 }

@@ -121,6 +121,12 @@ func (c *ControlPlane) Component(ctx context.Context, verb, component string, fl
 	return err
 }
 
+// LoadImage gives the node of the control plane the images of an archive.
+func (c *ControlPlane) LoadImage(ctx context.Context, archive string) error {
+	_, err := c.run(ctx, "image", "load", "--dir", c.Dir, archive)
+	return err
+}
+
 // Kubectl runs kubectl as the administrator.
 func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.run(ctx, append([]string{"kubectl", "--kubeconfig", c.Kubeconfig}, args...)...)

@@ -11,10 +11,10 @@ import (
 func (n Node) WriteFiles(proxyKubeconfig, clientCA string) error {
 	files := map[string]string{
 		n.containerdConfig():                            fmt.Sprintf(containerdText, n.path("containerd"), socket, PauseImage, plugins, n.networks()),
-		filepath.Join(n.networks(), "10-pods.conflist"): fmt.Sprintf(networkText, n.Pods),
+		filepath.Join(n.networks(), "10-pods.conflist"): fmt.Sprintf(networkText, n.Link.Pods),
 		n.kubeletConfig(): fmt.Sprintf(kubeletText, clientCA, n.Cgroup(), socket, n.DNS, clusterDomain,
 			n.path("pod-logs"), n.path("volume-plugins")),
-		n.proxyConfig(): fmt.Sprintf(proxyText, proxyKubeconfig, n.Name, n.Pods),
+		n.proxyConfig(): fmt.Sprintf(proxyText, proxyKubeconfig, n.Name, n.Link.Pods),
 	}
 	if err := os.MkdirAll(n.networks(), 0o700); err != nil {
 		return fmt.Errorf("make the directory of the node: %w", err)
@@ -67,7 +67,8 @@ const networkText = `{
 
 // kubeletText takes the clients' CA, the control group, containerd's socket, the
 // DNS server and domain, and the directories of logs and volume plugins. The
-// node shares the machine: nothing is evicted that the machine has room for.
+// node shares the machine: nothing is evicted that the machine has room for. A
+// changed Secret reaches pods within syncFrequency.
 const kubeletText = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication:
@@ -94,6 +95,7 @@ kubeAPIQPS: 200
 kubeAPIBurst: 400
 eventRecordQPS: 100
 nodeStatusUpdateFrequency: 5s
+syncFrequency: 10s
 `
 
 // proxyText takes the kubeconfig, the node's name, and the addresses of pods.

@@ -15,6 +15,7 @@ type Link struct {
 	Name string       // of the machine's end; the node's is eth0
 	Host netip.Prefix // the machine's address
 	Node netip.Prefix // the node's
+	Pods netip.Prefix // its pods', which the machine reaches by the node
 }
 
 // Links is how many nodes one machine can have at once.
@@ -29,7 +30,11 @@ func (l Link) Free() bool {
 // NumberedLink is one of the links that a machine can have.
 func NumberedLink(i int) Link {
 	host := netip.AddrFrom4([4]byte{10, 250, byte(i), 1})
-	return Link{Name: fmt.Sprintf("cpnode%d", i), Host: netip.PrefixFrom(host, 30), Node: netip.PrefixFrom(host.Next(), 30)}
+	pods := netip.AddrFrom4([4]byte{10, 244, byte(i), 0})
+	return Link{
+		Name: fmt.Sprintf("cpnode%d", i), Host: netip.PrefixFrom(host, 30), Node: netip.PrefixFrom(host.Next(), 30),
+		Pods: netip.PrefixFrom(pods, 24),
+	}
 }
 
 // Connect lays the link from the machine into the namespace of the process.
@@ -37,7 +42,8 @@ func (l Link) Connect(ctx context.Context, pid int) error {
 	return run(ctx,
 		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", l.Name, pid),
 		fmt.Sprintf("ip address add %s dev %s", l.Host, l.Name),
-		fmt.Sprintf("ip link set %s up", l.Name))
+		fmt.Sprintf("ip link set %s up", l.Name),
+		fmt.Sprintf("ip route add %s via %s", l.Pods, l.Node.Addr()))
 }
 
 // answer sets up the node's end, and forwarding for its pods, who reach the
@@ -61,7 +67,7 @@ func (n Node) answer(ctx context.Context) error {
 		ip saddr %s oifname "eth0" masquerade
 	}
 }
-`, n.Pods))
+`, n.Link.Pods))
 	if out, err := rules.CombinedOutput(); err != nil {
 		return fmt.Errorf("set up nftables: %w: %s", err, out)
 	}

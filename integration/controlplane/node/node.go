@@ -22,8 +22,7 @@ type Node struct {
 	Name string // also its host name
 	Dir  string // state that outlives the node's processes
 	Link Link
-	Pods netip.Prefix // addresses for pods, of no meaning outside the node
-	DNS  netip.Addr   // the cluster's DNS server
+	DNS  netip.Addr // the cluster's DNS server
 }
 
 // Cluster DNS names end so.
@@ -33,8 +32,7 @@ const clusterDomain = "cluster.local"
 func New(name, dir string, link Link) Node {
 	return Node{
 		Name: name, Dir: dir, Link: link,
-		Pods: netip.MustParsePrefix("10.244.1.0/24"),
-		DNS:  netip.MustParseAddr("10.96.0.10"),
+		DNS: netip.MustParseAddr("10.96.0.10"),
 	}
 }
 

@@ -1,0 +1,292 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"citadel/integration/cluster"
+)
+
+// fault is one that a cluster has, and what it may cost beside failed handshakes
+// and extra writes, which are never right.
+type fault struct {
+	name string
+	// inject does it, mends it, and checks what is special about it.
+	inject func(*testing.T)
+	// late is how far into its grace a Secret may get: no longer than nobody
+	// could renew it, and a moment.
+	late time.Duration
+}
+
+// leaseTime is how long a dead leader's lease holds others off.
+const leaseTime = 15 * time.Second
+
+var faults = []fault{
+	{"none, for a whole life", func(t *testing.T) { idle(t, ttl) }, slack},
+	{"rolling restart", rollingRestart, slack},
+	{"leader's pod deleted by force", deleteLeader, leaseTime + slack},
+	{"leader's process killed", killLeader, leaseTime + slack},
+	{"leader frozen past its lease, thawed", freezeLeader, leaseTime + slack},
+	{"node drained", drain, slack},
+	{"API server killed, restarted after 5 s", restartAfter(5*time.Second, "kube-apiserver"), leaseTime + 10*time.Second + slack},
+	{"etcd stopped for 30 s", restartAfter(30*time.Second, "etcd"), leaseTime + 40*time.Second},
+	{"API server and etcd replaced", restartAfter(time.Second, "kube-apiserver", "etcd"), leaseTime + 10*time.Second + slack},
+	{"CA secret deleted", spoilCA(func(*corev1.Secret) *corev1.Secret { return nil }), slack},
+	{"CA secret emptied", spoilCA(emptied), slack},
+	{"CA secret replaced by another root", spoilCA(anotherRoot), slack},
+	{"rights taken away for 20 s", takeRights, 20*time.Second + slack},
+	{"1,000 service accounts made, deleted at once", flood, slack},
+}
+
+// TestFaults breaks the cluster in every way in turn, under traffic.
+func TestFaults(t *testing.T) {
+	w := watchSecrets(t)
+	within(t, patience, func() error { return complete(t.Context(), accounts+len(workloads)+1) })
+	within(t, patience, func() error { return available(t.Context()) })
+	var table strings.Builder
+	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(rows, "FAULT\tHANDSHAKES\tFAILED\tEXTRA WRITES\tFURTHEST INTO GRACE\tWELL AGAIN AFTER")
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) { fmt.Fprintln(rows, f.run(t, w)) })
+	}
+	rows.Flush()
+	t.Logf("\n%s", table.String())
+}
+
+// run injects the fault, waits until all is well, and judges. It returns a row
+// of the table.
+func (f fault) run(t *testing.T, w *watcher) string {
+	before := must(traffic(t.Context()))(t)
+	w.reset()
+	begin := time.Now()
+	f.inject(t)
+	within(t, patience, func() error {
+		_, err := leader(t.Context())
+		return errors.Join(err, available(t.Context()), complete(t.Context(), accounts+len(workloads)+1))
+	})
+	took := time.Since(begin)
+	after := must(traffic(t.Context()))(t)
+	late, expired := w.reset()
+	extra := tooOften(t, begin)
+	if failed := after.Failed - before.Failed; failed > 0 || after.OK <= before.OK {
+		t.Errorf("%d handshakes failed of %d: %q", failed, failed+after.OK-before.OK, after.Errors)
+	}
+	if len(extra) > 0 {
+		t.Errorf("written more often than they must be: %q", extra)
+	}
+	if late > f.late || len(expired) > 0 {
+		t.Errorf("a Secret was %s into its grace, of which %s is the most here; expired: %q", late, f.late, expired)
+	}
+	return fmt.Sprintf("%s\t%d\t%d\t%d\t%s\t%s", f.name, after.OK-before.OK, after.Failed-before.Failed, len(extra),
+		max(late, 0).Round(100*time.Millisecond), took.Round(100*time.Millisecond))
+}
+
+// idle lets time pass, which is what the test is about.
+func idle(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.Fatal(context.Cause(t.Context()))
+	}
+}
+
+func rollingRestart(t *testing.T) {
+	kubectl(t, "-n", cluster.StorageNamespace, "rollout", "restart", "deployment/"+citadelName)
+	kubectl(t, "-n", cluster.StorageNamespace, "rollout", "status", "deployment/"+citadelName, "--timeout=3m")
+}
+
+// anyLeader waits until a pod leads.
+func anyLeader(t *testing.T) (pod string) {
+	t.Helper()
+	within(t, patience, func() (err error) {
+		pod, err = leader(t.Context())
+		return err
+	})
+	return pod
+}
+
+func deleteLeader(t *testing.T) {
+	old := anyLeader(t)
+	kubectl(t, "-n", cluster.StorageNamespace, "delete", "pod", old, "--force", "--grace-period=0")
+	within(t, patience, func() error {
+		if now, err := leader(t.Context()); err != nil || now == old {
+			return fmt.Errorf("%s leads: %w", old, err)
+		}
+		return nil
+	})
+}
+
+// killLeader kills the leading process, which gives nothing back: its container is
+// started again, and the lease runs out.
+func killLeader(t *testing.T) {
+	lease := must(leaseVersion(t.Context()))(t)
+	signal(t, processOf(t, anyLeader(t)), syscall.SIGKILL)
+	begin := time.Now()
+	within(t, patience, func() error {
+		if now, err := leaseVersion(t.Context()); err != nil || now == lease {
+			return fmt.Errorf("the lease is still the dead leader's: %w", err)
+		}
+		return nil
+	})
+	t.Logf("a new leader after %s", time.Since(begin).Round(100*time.Millisecond))
+}
+
+// leaseVersion counts how often the lease has changed hands.
+func leaseVersion(ctx context.Context) (int32, error) {
+	lease, err := plane.Client.CoordinationV1().Leases(cluster.StorageNamespace).Get(ctx, citadelName, metav1.GetOptions{})
+	if err != nil {
+		return 0, err
+	}
+	if lease.Spec.LeaseTransitions == nil || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
+		return 0, errors.New("nobody has it")
+	}
+	return *lease.Spec.LeaseTransitions, nil
+}
+
+// freezeLeader stops the leading process until another leads. Thawed, it must
+// not write.
+func freezeLeader(t *testing.T) {
+	old := anyLeader(t)
+	pid := processOf(t, old)
+	signal(t, pid, syscall.SIGSTOP)
+	within(t, patience, func() error {
+		if now, err := leader(t.Context()); err != nil || now == old {
+			return fmt.Errorf("%s leads: %w", old, err)
+		}
+		return nil
+	})
+	thawed := time.Now()
+	signal(t, pid, syscall.SIGCONT)
+	idle(t, leaseTime)
+	for _, w := range writes(t, thawed) {
+		if w.pod() == old {
+			t.Errorf("the thawed leader wrote %s %s", w.Verb, w.ObjectRef.Name)
+		}
+	}
+}
+
+func signal(t *testing.T, pid int, s syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// processOf finds Citadel's process in a pod, by the pod's host name.
+func processOf(t *testing.T, pod string) int {
+	t.Helper()
+	names := must(filepath.Glob("/proc/[0-9]*/root/etc/hostname"))(t)
+	for _, name := range names {
+		dir := strings.TrimSuffix(name, "/root/etc/hostname")
+		host, err := os.ReadFile(name)
+		if err != nil || strings.TrimSpace(string(host)) != pod {
+			continue
+		}
+		if program, err := os.ReadFile(dir + "/comm"); err == nil && strings.TrimSpace(string(program)) == "citadel" {
+			return must(strconv.Atoi(filepath.Base(dir)))(t)
+		}
+	}
+	t.Fatalf("no process of pod %s", pod)
+	return 0
+}
+
+// drain evicts Citadel from its only node, as far as its disruption budget lets
+// that happen: one replica stays.
+func drain(t *testing.T) {
+	defer kubectl(t, "uncordon", "node-1")
+	_, err := plane.Kubectl(t.Context(), "drain", "node-1", "--pod-selector="+citadelLabel, "--ignore-daemonsets", "--timeout=15s")
+	if err == nil {
+		t.Error("both replicas were evicted: the disruption budget does not hold")
+	}
+}
+
+// restartAfter kills components, and starts them again some time later, in the
+// reverse order.
+func restartAfter(pause time.Duration, components ...string) func(*testing.T) {
+	return func(t *testing.T) {
+		for _, c := range components {
+			if err := plane.Component(t.Context(), "stop", c, "--kill"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		idle(t, pause)
+		for i := len(components) - 1; i >= 0; i-- {
+			if err := plane.Component(t.Context(), "start", components[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+const clusterRoleBinding = "istio-citadel"
+
+// takeRights takes Citadel's rights to Secrets away, and gives them back.
+func takeRights(t *testing.T) {
+	bindings := plane.Client.RbacV1().ClusterRoleBindings()
+	binding := must(bindings.Get(t.Context(), clusterRoleBinding, metav1.GetOptions{}))(t)
+	if err := bindings.Delete(t.Context(), clusterRoleBinding, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	idle(t, 20*time.Second)
+	if failures := logged(t, "forbidden"); failures == 0 {
+		t.Error("nothing is logged of the rights that are missing")
+	}
+	binding.ResourceVersion, binding.UID = "", ""
+	must(bindings.Create(t.Context(), binding, metav1.CreateOptions{}))(t)
+}
+
+// logged counts the lines with a word in the logs of all replicas.
+func logged(t *testing.T, word string) int {
+	t.Helper()
+	return strings.Count(kubectl(t, "-n", cluster.StorageNamespace, "logs", "-l", citadelLabel, "--tail=-1", "--prefix"), word)
+}
+
+// flood makes a thousand service accounts and deletes them as soon as the last
+// is made. Nothing of them is left.
+func flood(t *testing.T) {
+	const many = 1000
+	client := plane.Client.CoreV1().ServiceAccounts(mesh)
+	name := func(i int) string { return fmt.Sprintf("flood-%04d", i) }
+	all := func(do func(i int) error) {
+		failed := make(chan error)
+		for w := range 16 {
+			go func() {
+				var err error
+				for i := w; i < many && err == nil; i += 16 {
+					err = do(i)
+				}
+				failed <- err
+			}()
+		}
+		for range 16 {
+			if err := <-failed; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	all(func(i int) error { return makeAccount(t.Context(), name(i)) })
+	all(func(i int) error { return client.Delete(t.Context(), name(i), metav1.DeleteOptions{}) })
+	within(t, patience, func() error {
+		list, err := secrets(t.Context())
+		if err != nil {
+			return err
+		}
+		if extra := len(list) - accounts - len(workloads) - 1; extra != 0 {
+			return fmt.Errorf("%d Secrets too many", extra)
+		}
+		return nil
+	})
+}
