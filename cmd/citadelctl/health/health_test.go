@@ -44,7 +44,7 @@ func newPatient(t *testing.T) *patient {
 	p.Lease.Value = &coordinationv1.Lease{ObjectMeta: meta(storage, kube.LeaseName), Spec: coordinationv1.LeaseSpec{
 		HolderIdentity: new("pod-a_1"), LeaseDurationSeconds: new(int32(15)), RenewTime: new(metav1.NewMicroTime(now.Add(-time.Second)))}}
 	p.Deployment.Value = &appsv1.Deployment{ObjectMeta: meta(storage, Deployment),
-		Spec: appsv1.DeploymentSpec{Replicas: new(int32(2))}, Status: appsv1.DeploymentStatus{ReadyReplicas: 2}}
+		Spec: appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"istio": "citadel"}}}, Status: appsv1.DeploymentStatus{ReadyReplicas: 2}}
 	p.Pods.Value = []corev1.Pod{pod("pod-b", true), pod("pod-a", true)}
 	for _, ns := range []string{storage, "web", "kube-public"} {
 		p.Namespaces.Value = append(p.Namespaces.Value, corev1.Namespace{ObjectMeta: meta("", ns)})
@@ -265,5 +265,33 @@ func TestVerdict(t *testing.T) {
 		if got := Verdict(checks); got != want {
 			t.Errorf("%v: %s, want %s", outcomes, got, want)
 		}
+	}
+}
+
+func TestLeftovers(t *testing.T) {
+	gone := func(p *patient) { p.Deployment.Value, p.Lease.Value, p.Pods.Value = nil, nil, nil }
+	for name, c := range map[string]struct {
+		change     func(*patient)
+		want, text string
+	}{
+		"nothing":              {func(p *patient) { p.World = empty(p) }, "", "no namespace has roots yet"},
+		"a citadel runs":       {func(*patient) {}, "no-other-citadel warning", "there is a Deployment"},
+		"one of old labels":    {func(p *patient) { p.Deployment.Value.Spec.Selector.MatchLabels["release"] = "istio" }, "no-other-citadel failed", "selects its pods by istio=citadel,release=istio"},
+		"one runs elsewhere":   {func(p *patient) { p.Deployment.Value = nil }, "no-other-citadel warning", "pod-a_1 holds Lease"},
+		"all but the process":  {gone, "", "would be used as it is"},
+		"a CA that cannot":     {func(p *patient) { gone(p); p.CASecret.Value.Data[kube.CAKeyKey] = nil }, "ca-leftover failed, roots-leftover failed", "citadel would not start"},
+		"a CA that ends":       {func(p *patient) { gone(p); p.Now = p.root.NotAfter().Add(-Soon / 2) }, "ca-leftover warning", "ends in 15d"},
+		"another's roots":      {func(p *patient) { gone(p); p.otherRoots(0) }, "roots-leftover failed", "not of this CA in istio-system"},
+		"roots without a CA":   {func(p *patient) { gone(p); p.CASecret.Value = nil }, "roots-leftover failed", "in istio-system, web"},
+		"no right to anything": {(*patient).blind, "no-other-citadel unknown, ca-leftover unknown, roots-leftover unknown", "no right"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPatient(t)
+			c.change(p)
+			checks := Leftovers(p.World)
+			if got := bad(Report{Checks: checks}); got != c.want || !strings.Contains(fmt.Sprint(checks), c.text) {
+				t.Errorf("not passed: %s\nwant: %s, and %q in %+v", got, c.want, c.text, checks)
+			}
+		})
 	}
 }

@@ -1,6 +1,10 @@
 package health
 
 import (
+	"maps"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"citadel/ca/kube"
 	"citadel/ca/trust"
 	"citadel/cmd/citadelctl/inspect"
@@ -26,6 +30,10 @@ func (x *examination) installed() {
 		x.unknown(name, x.Lease.Unknown)
 	case x.Deployment.Unknown != "":
 		x.unknown(name, x.Deployment.Unknown)
+	case x.Deployment.Value != nil && !selectsPods(x.Deployment.Value.Spec.Selector):
+		x.fail(name, "delete it first, and what it made stays: kubectl -n "+x.Scope.StorageNamespace+" delete deployment "+Deployment,
+			"there is a Deployment %s that selects its pods by %s: the API server refuses to change that to istio=citadel",
+			x.storage(Deployment), metav1.FormatLabelSelector(x.Deployment.Value.Spec.Selector))
 	case x.Deployment.Value != nil:
 		x.warn(name, "look at it with: citadelctl check; kubectl apply changes it to this version", "there is a Deployment %s already", x.storage(Deployment))
 	case held:
@@ -33,6 +41,12 @@ func (x *examination) installed() {
 	default:
 		x.ok(name, "no citadel is in namespace %s", x.Scope.StorageNamespace)
 	}
+}
+
+// selectsPods tells whether a Deployment finds its pods as that of deploy/ does:
+// what it finds them by is for life. Before Istio 1.1 it was every label.
+func selectsPods(s *metav1.LabelSelector) bool {
+	return s != nil && len(s.MatchExpressions) == 0 && maps.Equal(s.MatchLabels, map[string]string{"istio": "citadel"})
 }
 
 // oldCA: what is there is used as it is, and one that cannot be used stops the
