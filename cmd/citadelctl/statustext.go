@@ -97,7 +97,7 @@ func writeReplicas(t io.Writer, now time.Time, r health.Replicas, l health.Leade
 		if !p.Ready {
 			state = p.State
 		}
-		field(t, "  "+p.Name, fmt.Sprintf("%s, %s", state, count(p.Restarts, "restart")))
+		field(t, "  pod", fmt.Sprintf("%s: %s, %s", p.Name, state, count(p.Restarts, "restart")))
 	}
 	switch {
 	case l.Unknown != "":

@@ -156,8 +156,8 @@ Roots:           1 in force, of ConfigMap istio-ca-root-cert
   ends:          2026-06-01T11:00:00Z (expired 1h ago): CN=root, RSA 4096
   published:     in 2 of 3 namespaces
 Replicas:        1 of 2 ready
-  a:             ready, 0 restarts
-  b:             CrashLoopBackOff, 7 restarts
+  pod:           a: ready, 0 restarts
+  pod:           b: CrashLoopBackOff, 7 restarts
 Leader:          a_1, renewed 3s ago
 Secrets:         5 right of 10 service accounts in 3 namespaces
   too new:       1
