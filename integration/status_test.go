@@ -118,7 +118,7 @@ func TestStatusTellsOfADeletedCASecret(t *testing.T) {
 	if err := plane.Client.CoreV1().Secrets(s.storage).Delete(t.Context(), "istio-ca-secret", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ask(t, "status", byLabel).is(1, "CA:              none that can sign\n", "- ca-secret: there is no CA", "do not restart citadel", "2 right of 2"); err != nil {
+	if err := s.ask(t, "status", byLabel).is(1, "CA:              none that can sign\n", "- ca-secret: there is no CA", "do not stop the replica that leads", "2 right of 2"); err != nil {
 		t.Error(err)
 	}
 }

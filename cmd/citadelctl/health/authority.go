@@ -54,7 +54,7 @@ func (x *examination) authority() {
 		return
 	}
 	if secret == nil {
-		x.fail(name, "do not restart citadel: it would make another root; restore Secret "+x.storage(kube.CASecret)+
+		x.fail(name, "do not stop the replica that leads: when none is left, the next makes another root; restore Secret "+x.storage(kube.CASecret)+
 			" from a backup; where citadel was never installed: kubectl apply -k deploy/", "there is no CA: neither Secret %s nor %s", x.storage(kube.CASecret), kube.PluggedSecret)
 		return
 	}
