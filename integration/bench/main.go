@@ -51,7 +51,7 @@ func main() {
 	keep := flag.Bool("keep", false, "leave state and logs behind")
 	flag.Parse()
 	b.keep = *keep
-	err := b.run(ctx)
+	err := b.run(ctx, b.alone, b.pods)
 	b.print(os.Stdout)
 	stop()
 	if err != nil {
@@ -60,10 +60,8 @@ func main() {
 	}
 }
 
-func (b *bench) run(ctx context.Context) (err error) {
-	if err := b.signing(); err != nil {
-		return err
-	}
+// run does all parts in a directory of their own.
+func (b *bench) run(ctx context.Context, parts ...func(context.Context) error) (err error) {
 	if b.dir, err = os.MkdirTemp("", "citadel-bench-"); err != nil {
 		return err
 	}
@@ -74,6 +72,19 @@ func (b *bench) run(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(b.dir))
 	}()
+	for _, part := range parts {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone measures citadel as a process beside a control plane without a node.
+func (b *bench) alone(ctx context.Context) (err error) {
+	if err := b.signing(); err != nil {
+		return err
+	}
 	progress("starting the control plane")
 	b.plane, err = cluster.Start(ctx, cluster.Options{Binary: filepath.Join(b.bin, "controlplane"), Dir: filepath.Join(b.dir, "cluster"), Log: io.Discard})
 	if err != nil {
