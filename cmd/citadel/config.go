@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
+	"citadel/ca/kube"
 	"citadel/ca/trust"
 	"citadel/secretcontroller"
 )
@@ -32,6 +33,7 @@ const (
 type config struct {
 	*options
 	client     kubernetes.Interface
+	clock      kube.Clock // of the client's answers
 	td         spiffeid.TrustDomain
 	source     source
 	signer     *trust.Signer // of sourceFiles

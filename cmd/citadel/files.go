@@ -21,6 +21,7 @@ import (
 func (c *config) checkCluster() {
 	rest, err := kube.Config(c.kubeConfig, "citadel/"+daemon.BuildVersion().Version)
 	if err == nil {
+		rest.Wrap(c.clock.Wrap)
 		c.client, err = kube.Client(rest)
 	}
 	if err != nil {

@@ -58,6 +58,10 @@ type process struct {
 func newProcess(cfg *config, log *slog.Logger, audit *auditStream) *process {
 	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
 	p.metrics.registry.MustRegister(statusMetrics{p.status})
+	p.metrics.gauge("citadel_clock_ahead_seconds", "How far this machine's clock is ahead of the API server's, to a second.", func() float64 {
+		ahead, _ := cfg.clock.Ahead()
+		return ahead.Seconds()
+	})
 	p.metrics.gauge("citadel_audit_failing", "1 while audit records cannot be written, and so nothing is signed.", func() float64 {
 		if p.audit.failing() != nil {
 			return 1
@@ -136,6 +140,7 @@ func (p *process) liveness() daemon.Liveness {
 // work loads the authority, and then keeps the Secrets.
 func (p *process) work(ctx context.Context) error {
 	client := p.cfg.client
+	p.awaitClock(ctx) // a root made now would not be valid either
 	authority, err := loadAuthority(ctx, p, client)
 	if err != nil {
 		return err
@@ -174,7 +179,9 @@ func (p *process) control(ctx context.Context, client kubernetes.Interface, auth
 	p.controller.Store(controller)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { controller.Watch(ctx); return nil })
-	group.Go(func() error { return p.lead(ctx, client, controller) })
+	group.Go(func() error {
+		return p.whileClockRight(ctx, func(ctx context.Context) error { return p.lead(ctx, client, controller) })
+	})
 	return group.Wait()
 }
 
@@ -237,6 +244,9 @@ func (p *process) alive() error {
 
 // ready is true when a certificate could be signed now.
 func (p *process) ready() error {
+	if err := p.clockWrong(); err != nil {
+		return err
+	}
 	if err := p.authority.Load().Ready(time.Now()); err != nil {
 		return err
 	}

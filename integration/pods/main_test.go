@@ -125,5 +125,9 @@ func install(ctx context.Context, images []string) error {
 	if err := addFlags(ctx, lifeFlags...); err != nil {
 		return err
 	}
+	// Until all replicas have the flags, certificates are made that outlive the tests.
+	if _, err := plane.Kubectl(ctx, "-n", cluster.StorageNamespace, "rollout", "status", "deployment/"+citadelName, "--timeout=3m"); err != nil {
+		return err
+	}
 	return startTraffic(ctx)
 }

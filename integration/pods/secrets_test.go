@@ -111,8 +111,8 @@ func complete(ctx context.Context, count int) error {
 		if err != nil {
 			return fmt.Errorf("Secret %s: %w", s.Name, err)
 		}
-		if left := time.Until(chain[0].NotAfter); left < grace-slack {
-			return fmt.Errorf("Secret %s has %s left", s.Name, left.Round(time.Second))
+		if left := time.Until(chain[0].NotAfter); left < grace-slack || left > ttl {
+			return fmt.Errorf("Secret %s has %s left of %s", s.Name, left.Round(time.Second), ttl)
 		}
 		fresh++
 	}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"citadel/ca/trust"
+)
+
+// A replica whose clock is wrong by more than certificates are backdated would
+// make some that are not valid yet, or that end too early. It signs nothing for
+// Secrets and leaves the lease to others. Which clock is right nobody can know
+// here; that of the API server is the one that replicas share.
+
+// clockEvery is how often the clock is looked at, and clockTold how often a
+// wrong one is told.
+const (
+	clockEvery = time.Second
+	clockTold  = 30 * time.Second
+)
+
+// clockWrong is why certificates must not be made; nil when nothing is known.
+func (p *process) clockWrong() error {
+	ahead, _ := p.cfg.clock.Ahead()
+	switch {
+	case ahead > trust.Backdate:
+		return fmt.Errorf("this machine's clock is %s ahead of the API server's, and certificates would not be valid yet: set the clock right", ahead.Round(time.Second))
+	case ahead < -trust.Backdate:
+		return fmt.Errorf("this machine's clock is %s behind the API server's, and certificates would end too early: set the clock right", -ahead.Round(time.Second))
+	}
+	return nil
+}
+
+// knowClock asks the API server often enough to know the time, if it answers.
+func (p *process) knowClock(ctx context.Context) {
+	for range 5 {
+		if _, known := p.cfg.clock.Ahead(); known {
+			return
+		}
+		_ = p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error() // any answer has a Date
+	}
+}
+
+// awaitClock returns when the clock is not known to be wrong, or ctx has ended.
+// It asks the API server, since nobody else may.
+func (p *process) awaitClock(ctx context.Context) {
+	p.knowClock(ctx)
+	var told time.Time
+	for ctx.Err() == nil {
+		err := p.clockWrong()
+		if err == nil {
+			return
+		}
+		if now := time.Now(); now.Sub(told) >= clockTold {
+			told = now
+			p.log.Error("this replica does not write", "err", err)
+		}
+		select {
+		case <-time.After(clockEvery):
+		case <-ctx.Done():
+		}
+		_ = p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+	}
+}
+
+// whileClockRight runs work again and again while the clock is right, with a
+// context that ends when it is not.
+func (p *process) whileClockRight(ctx context.Context, work func(context.Context) error) error {
+	for ctx.Err() == nil {
+		p.awaitClock(ctx)
+		right, wrong := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			for right.Err() == nil && p.clockWrong() == nil {
+				select {
+				case <-time.After(clockEvery):
+				case <-right.Done():
+				}
+			}
+			wrong()
+		}()
+		err := work(right)
+		wrong()
+		<-watched
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
