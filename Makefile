@@ -45,7 +45,7 @@ test: deps lint build controlplane ## everything: lint, unit, race, scripts, fuz
 	@echo "==> go test -race (the first run builds everything with the race detector: some minutes)"
 	@$(GO) test -race -timeout 30m ./...
 	@echo "==> go test of integration/controlplane"
-	@cd integration/controlplane && CONTROLPLANE_BINARY=$(CURDIR)/bin/controlplane CGO_ENABLED=0 $(GO) test -trimpath -timeout 20m ./supervisor
+	@cd integration/controlplane && CONTROLPLANE_BINARY=$(CURDIR)/bin/controlplane CGO_ENABLED=0 $(GO) test -trimpath -timeout 20m ./supervisor ./dns
 	@echo "==> go test of integration/chart (the first run builds Helm's engine)"
 	@cd integration/chart && CGO_ENABLED=0 $(GO) test .
 	@$(MAKE) --no-print-directory fuzz
@@ -57,7 +57,7 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@$(GO) mod tidy -diff
 	@$(GO) vet ./...
 	@$(GO) tool staticcheck ./...
-	@cd integration/controlplane && $(GO) mod tidy -diff && $(GO) vet ./supervisor # the rest links all of Kubernetes
+	@cd integration/controlplane && $(GO) mod tidy -diff && $(GO) vet ./supervisor ./node ./dns # the rest links all of Kubernetes
 	@cd integration/chart && $(GO) mod tidy -diff && $(GO) vet .
 
 .PHONY: fuzz

@@ -68,7 +68,8 @@ With --node, which needs root and Debian's packages
 ` + strings.Join(node.Packages, ", ") + `, there is
 also a node, node-1, that runs pods, with kube-scheduler and kube-proxy. It lives in
 namespaces of its own; nothing of it is left on the machine when up has ended. Images
-come from 'controlplane image load'; there is no registry and no cluster DNS.
+come from 'controlplane image load', for there is no registry; DNS knows services, and
+no world outside.
 
 With --audit the API server writes a line of JSON to DIR/audit.log for every request
 from outside the control plane, and for every write of the controller manager, before
@@ -110,8 +111,8 @@ func newStopCommand() *cobra.Command {
 		Use:   "stop --dir DIR COMPONENT",
 		Short: "Stop one component of a running control plane",
 		Long: `stop ends etcd, kube-apiserver or kube-controller-manager, or with a node
-kube-scheduler, containerd, kubelet, kube-proxy or the whole node, and returns when
-its process is gone. The others go on. One that has not ended after 20 seconds is killed;
+kube-scheduler, containerd, kubelet, kube-proxy, cluster-dns or the whole node, and
+returns when its process is gone. The others go on. One that has not ended after 20 seconds is killed;
 etcd takes 5 while the API server is connected. With --kill nothing waits, and no
 state is lost either.`,
 		Example: `  controlplane stop --dir /tmp/cluster kube-apiserver

@@ -26,6 +26,7 @@ import (
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
+	"citadel/integration/controlplane/dns"
 	"citadel/integration/controlplane/node"
 	"citadel/integration/controlplane/supervisor"
 )
@@ -44,12 +45,14 @@ var components = map[supervisor.Component]program{
 	supervisor.Containerd:        entered(supervisor.Containerd),
 	supervisor.Kubelet:           entered(supervisor.Kubelet),
 	supervisor.Proxy:             entered(supervisor.Proxy),
+	supervisor.DNS:               entered(supervisor.DNS),
 }
 
 // insiders are the linked programs that run in a node.
 var insiders = map[string]program{
 	string(supervisor.Kubelet): runKubelet,
 	string(supervisor.Proxy):   runProxy,
+	string(supervisor.DNS):     runDNS,
 }
 
 // entered runs a component in the node whose PID file comes first.
@@ -102,6 +105,18 @@ func runInside(args []string) int {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return exitFailure
+}
+
+// runDNS is the cluster's DNS; its arguments are a kubeconfig, the address and the
+// domain.
+func runDNS(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := dns.Serve(ctx, args[0], args[1], args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailure
+	}
+	return 0
 }
 
 // runFirst is the first process of a node.

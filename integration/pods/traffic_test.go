@@ -35,23 +35,21 @@ func startTraffic(ctx context.Context) error {
 			return err
 		}
 	}
-	addresses := map[string]string{}
 	for _, name := range workloads {
 		if err := makeAccount(ctx, name); err != nil {
 			return err
 		}
-		service, err := core.Services(mesh).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name},
+		_, err := core.Services(mesh).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Port: 8443}}}}, metav1.CreateOptions{})
 		if err != nil {
 			return err
 		}
-		addresses[name] = service.Spec.ClusterIP + ":8443"
 	}
 	for _, name := range workloads {
 		var peers []string
-		for other, address := range addresses {
+		for _, other := range workloads {
 			if other != name {
-				peers = append(peers, address)
+				peers = append(peers, other+"."+mesh+":8443")
 			}
 		}
 		if _, err := core.Pods(mesh).Create(ctx, workload(name, peers), metav1.CreateOptions{}); err != nil {

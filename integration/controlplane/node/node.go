@@ -88,6 +88,11 @@ func (n Node) KubeletArgs(kubeconfig string) []string {
 // ProxyArgs are kube-proxy's.
 func (n Node) ProxyArgs() []string { return []string{"--config=" + n.proxyConfig()} }
 
+// DNSArgs are the cluster's DNS's, which reads services as kube-proxy does.
+func (n Node) DNSArgs(kubeconfig string) []string {
+	return []string{kubeconfig, n.Link.Node.Addr().String() + ":53", clusterDomain}
+}
+
 // ImportArgs make ctr take images from its standard input.
 func ImportArgs() []string {
 	return []string{"ctr", "--address", socket, "--namespace", "k8s.io", "images", "import", "-"}

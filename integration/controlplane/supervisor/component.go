@@ -28,13 +28,11 @@ const (
 	Containerd        Component = "containerd"
 	Kubelet           Component = "kubelet"
 	Proxy             Component = "kube-proxy"
+	DNS               Component = "cluster-dns"
 )
 
 // startOrder is all of them; a cluster without a node has the first three.
-var startOrder = []Component{Etcd, APIServer, ControllerManager, Scheduler, Node, Containerd, Kubelet, Proxy}
-
-// inside tells whether a component runs in the node.
-func (c Component) inside() bool { return c == Containerd || c == Kubelet || c == Proxy }
+var startOrder = []Component{Etcd, APIServer, ControllerManager, Scheduler, Node, Containerd, Kubelet, Proxy, DNS}
 
 // UnmarshalText is ParseComponent for decoders.
 func (c *Component) UnmarshalText(text []byte) (err error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"time"
@@ -65,6 +66,7 @@ func (s *supervisor) addNode() error {
 	s.args[Containerd] = entered(n.ContainerdArgs())
 	s.args[Kubelet] = entered(n.KubeletArgs(s.layout.kubeletKubeconfig()))
 	s.args[Proxy] = entered(n.ProxyArgs())
+	s.args[DNS] = entered(n.DNSArgs(s.layout.proxyKubeconfig()))
 	return nil
 }
 
@@ -117,32 +119,55 @@ func (n *nodeSide) connect(ctx context.Context, first *process) (err error) {
 	return n.publish(ctx)
 }
 
-// publish says where the service "kubernetes" is: the API server is on loopback,
-// and would not say it of itself.
+// object is one of Kubernetes' as JSON has it.
+type object = map[string]any
+
+// publish says where two services are that no pod serves: the API server, which
+// is on loopback and would not say it of itself, and the cluster's DNS.
 func (n *nodeSide) publish(ctx context.Context) error {
-	slice, err := json.Marshal(map[string]any{
+	port := func(name, protocol string, number int) object {
+		return object{"name": name, "protocol": protocol, "port": number}
+	}
+	dns := []any{port("dns", "UDP", 53), port("dns-tcp", "TCP", 53)}
+	return errors.Join(
+		n.apply(ctx, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
+			slice("kubernetes", n.node.Link.Host.Addr(), port("https", "TCP", n.ports.APIServer))),
+		n.apply(ctx, "/api/v1/namespaces/kube-system/services/kube-dns", object{
+			"apiVersion": "v1", "kind": "Service", "metadata": object{"name": "kube-dns"},
+			"spec": object{"clusterIP": n.node.DNS.String(), "ports": dns}}),
+		n.apply(ctx, "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kube-dns", slice("kube-dns", n.node.Link.Node.Addr(), dns...)))
+}
+
+// slice is the one endpoint of a service.
+func slice(service string, address netip.Addr, ports ...any) object {
+	return object{
 		"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-		"metadata":  map[string]any{"name": "kubernetes", "namespace": "default", "labels": map[string]string{"kubernetes.io/service-name": "kubernetes"}},
-		"endpoints": []any{map[string]any{"addresses": []string{n.node.Link.Host.Addr().String()}, "conditions": map[string]bool{"ready": true}}},
-		"ports":     []any{map[string]any{"name": "https", "port": n.ports.APIServer, "protocol": "TCP"}},
-	})
+		"metadata":  object{"name": service, "labels": object{"kubernetes.io/service-name": service}},
+		"endpoints": []any{object{"addresses": []string{address.String()}, "conditions": object{"ready": true}}},
+		"ports":     ports,
+	}
+}
+
+// apply puts an object into the cluster, server-side.
+func (n *nodeSide) apply(ctx context.Context, path string, o object) error {
+	text, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	const slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes?fieldManager=controlplane&force=true"
-	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, "https://"+loopback(n.ports.APIServer)+slices, bytes.NewReader(slice))
+	url := "https://" + loopback(n.ports.APIServer) + path + "?fieldManager=controlplane&force=true"
+	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, url, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/apply-patch+yaml")
 	response, err := n.kube.Do(request)
 	if err != nil {
-		return fmt.Errorf("publish the API server's address: %w", err)
+		return fmt.Errorf("apply %s: %w", path, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode/100 != 2 {
-		text, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit))
-		return fmt.Errorf("publish the API server's address: %s: %s", response.Status, text)
+		text, _ := io.ReadAll(io.LimitReader(response.Body, answerLimit)) // for the message only
+		return fmt.Errorf("apply %s: %s: %s", path, response.Status, text)
 	}
 	return nil
 }
@@ -186,6 +211,8 @@ func (p *probes) nodeReady(ctx context.Context, c Component) error {
 		return p.registered(ctx)
 	case Proxy:
 		return p.proxyReady(ctx)
+	case DNS:
+		return p.dnsReady(ctx)
 	}
 	return fmt.Errorf("unknown component %q", c)
 }
@@ -235,6 +262,16 @@ func (p *probes) proxyReady(ctx context.Context) error {
 		return fmt.Errorf("kube-proxy is not healthy: %s", response.Status)
 	}
 	return nil
+}
+
+// dnsReady is nil when the cluster's DNS knows the API server.
+func (p *probes) dnsReady(ctx context.Context) error {
+	server := net.JoinHostPort(p.node.node.Link.Node.Addr().String(), "53")
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, server)
+	}}
+	_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+	return err
 }
 
 const sweepPeriod = time.Minute
