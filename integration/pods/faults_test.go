@@ -47,6 +47,8 @@ var faults = []fault{
 	{"CA secret emptied", spoilCA(emptied), slack},
 	{"CA secret replaced by another root", spoilCA(anotherRoot), slack},
 	{"rights taken away for 20 s", takeRights, 20*time.Second + slack},
+	{"Secrets edited, emptied, retyped, relabelled, deleted", spoilSecrets, slack},
+	{"namespace deleted with everything, made again", renewNamespace, slack},
 	{"1,000 service accounts made, deleted at once", flood, slack},
 }
 
