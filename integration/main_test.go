@@ -90,24 +90,11 @@ func build(dir string) error {
 }
 
 func startPlane(dir string) error {
-	binary, err := filepath.Abs("../bin/controlplane")
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(binary); err != nil {
-		return fmt.Errorf("there is no local control plane: run make controlplane: %w", err)
-	}
-	log, err := os.Create(filepath.Join(dir, "controlplane.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close() // the process has its own copy
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	plane, err = cluster.Start(ctx, cluster.Options{Binary: binary, Dir: filepath.Join(dir, "cluster"), Flags: []string{"--audit"}, Log: log})
-	if err != nil {
-		text, _ := os.ReadFile(log.Name()) // for the message only
-		return fmt.Errorf("%w\n%s", err, text)
+	var err error
+	if plane, err = cluster.StartIn(ctx, "..", dir, "--audit"); err != nil {
+		return err
 	}
 	if _, err = plane.Kubectl(ctx, "apply", "-k", "../deploy"); err != nil {
 		return fmt.Errorf("%w (and %v)", err, plane.Stop())

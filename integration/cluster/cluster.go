@@ -86,6 +86,29 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	return c, c.connect()
 }
 
+// StartIn starts the bin/controlplane of a checkout, with state and log in dir. Its
+// error quotes the log.
+func StartIn(ctx context.Context, checkout, dir string, flags ...string) (*ControlPlane, error) {
+	binary, err := filepath.Abs(filepath.Join(checkout, "bin", "controlplane"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return nil, fmt.Errorf("there is no local control plane: run make controlplane: %w", err)
+	}
+	log, err := os.Create(filepath.Join(dir, "controlplane.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has its own copy
+	c, err := Start(ctx, Options{Binary: binary, Dir: filepath.Join(dir, "cluster"), Flags: flags, Log: log})
+	if err != nil {
+		text, _ := os.ReadFile(log.Name()) // for the message only
+		return nil, fmt.Errorf("%w\n%s", err, text)
+	}
+	return c, nil
+}
+
 // Existing connects to a cluster that is there already.
 func Existing(kubeconfig, binary string) (*ControlPlane, error) {
 	c := &ControlPlane{Kubeconfig: kubeconfig, binary: binary}

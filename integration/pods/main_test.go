@@ -83,24 +83,11 @@ func buildImages(dir string) (archives []string, err error) {
 }
 
 func startPlane(dir string, images []string) error {
-	binary, err := filepath.Abs("../../bin/controlplane")
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(binary); err != nil {
-		return fmt.Errorf("there is no local control plane: run make controlplane: %w", err)
-	}
-	log, err := os.Create(filepath.Join(dir, "controlplane.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close() // the process has its own copy
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	plane, err = cluster.Start(ctx, cluster.Options{Binary: binary, Dir: filepath.Join(dir, "cluster"), Flags: []string{"--audit", "--node"}, Log: log})
-	if err != nil {
-		text, _ := os.ReadFile(log.Name()) // for the message only
-		return fmt.Errorf("%w\n%s", err, text)
+	var err error
+	if plane, err = cluster.StartIn(ctx, "../..", dir, "--audit", "--node"); err != nil {
+		return err
 	}
 	if err := install(ctx, images); err != nil {
 		return fmt.Errorf("%w (and %v)", err, plane.Stop())
