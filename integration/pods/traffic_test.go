@@ -76,7 +76,10 @@ func workload(name string, peers []string) *corev1.Pod {
 				Name: "workload", Image: "workload:latest", ImagePullPolicy: corev1.PullNever,
 				Args:           []string{"-peers", strings.Join(peers, ",")},
 				VolumeMounts:   []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/certs", ReadOnly: true}},
-				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}}, PeriodSeconds: 1},
+				// Once ready it stays so: what is tested is Citadel, not how soon a busy machine
+				// answers a probe.
+				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}},
+					PeriodSeconds: 1, TimeoutSeconds: 30, FailureThreshold: 100},
 			}},
 			Volumes: []corev1.Volume{{Name: "certs", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "istio." + name, DefaultMode: &mode}}}},
 		},
