@@ -74,8 +74,8 @@ func workload(name string, peers []string) *corev1.Pod {
 			SecurityContext:    &corev1.PodSecurityContext{FSGroup: &group},
 			Containers: []corev1.Container{{
 				Name: "workload", Image: "workload:latest", ImagePullPolicy: corev1.PullNever,
-				Args:           []string{"-peers", strings.Join(peers, ",")},
-				VolumeMounts:   []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/certs", ReadOnly: true}},
+				Args:         []string{"-peers", strings.Join(peers, ",")},
+				VolumeMounts: []corev1.VolumeMount{{Name: "certs", MountPath: "/etc/certs", ReadOnly: true}},
 				// Once ready it stays so: what is tested is Citadel, not how soon a busy machine
 				// answers a probe.
 				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}},
