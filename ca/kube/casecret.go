@@ -46,6 +46,8 @@ type SelfSigned struct {
 	Root trust.SelfSigned
 	// ReadOnly waits for the CA secret and never makes it.
 	ReadOnly bool
+	// MayMake says why no root may be made now, if it may not. Required.
+	MayMake func(context.Context) error
 	// Tell hears why another attempt is needed. Required.
 	Tell func(error)
 }
@@ -107,8 +109,11 @@ func (s SelfSigned) attempt(ctx context.Context, lease *leaseSight) (*trust.Sign
 	case err != nil:
 		return nil, false, again("see whether another replica has the root of %s: %w", s.name(), err)
 	case leads != "":
-		return nil, false, again("%s is gone, and replica %s signs with the root that was in it: restore the Secret from a backup, "+
-			"or stop every replica to begin with a new root", s.name(), leads)
+		return nil, false, again("there is no %s, and replica %s has a root already: restore the Secret that the root was in from a backup, "+
+			"or stop every replica for %s to begin with a new root", s.name(), leads, stillTime)
+	}
+	if err := s.MayMake(ctx); err != nil {
+		return nil, false, again("make %s: %w", s.name(), err)
 	}
 	return s.create(ctx)
 }

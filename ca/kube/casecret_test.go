@@ -103,7 +103,7 @@ func (s *store) untouched(t *testing.T) {
 }
 
 func (s *store) selfSigned() SelfSigned {
-	return SelfSigned{Client: s, Namespace: storage, Tell: s.tell,
+	return SelfSigned{Client: s, Namespace: storage, Tell: s.tell, MayMake: func(context.Context) error { return nil },
 		Root: trust.SelfSigned{TrustDomain: catest.TrustDomain, KeyType: trust.ECDSAP256, Lifetime: 87600 * time.Hour}}
 }
 

@@ -11,8 +11,9 @@ import (
 )
 
 // leaseSight is the lease as one who does not hold it sees it. The times in it
-// are another clock's: a holder is given up when the lease has not changed for
-// its duration by ours.
+// are another clock's: replicas are given up when the lease has not changed for
+// long by ours. One that has just been given back, or whose holder has died, is
+// about to be another's.
 type leaseSight struct {
 	client    kubernetes.Interface
 	namespace string
@@ -21,7 +22,12 @@ type leaseSight struct {
 	since   time.Time // when version was first seen
 }
 
-// holder is the replica that leads, as far as can be told; empty when none does.
+// stillTime is the least that a lease must not change for before nobody is taken
+// to be there: followers need its duration and two attempts to take it.
+const stillTime = 30 * time.Second
+
+// holder is the replica that leads or is about to, as far as can be told; empty
+// when there is none.
 func (l *leaseSight) holder(ctx context.Context) (string, error) {
 	lease, err := l.client.CoordinationV1().Leases(l.namespace).Get(ctx, LeaseName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -30,16 +36,16 @@ func (l *leaseSight) holder(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if lease.Spec.HolderIdentity == nil {
-		return "", nil
-	}
-	if lease.ResourceVersion != l.version {
+	if l.since.IsZero() || lease.ResourceVersion != l.version {
 		l.version, l.since = lease.ResourceVersion, time.Now()
 	}
-	if time.Since(l.since) > durationOf(lease) {
+	if time.Since(l.since) > max(2*durationOf(lease), stillTime) {
 		return "", nil
 	}
-	return *lease.Spec.HolderIdentity, nil
+	if holder := lease.Spec.HolderIdentity; holder != nil && *holder != "" {
+		return *holder, nil
+	}
+	return "(the next to take the lease)", nil
 }
 
 func durationOf(lease *coordinationv1.Lease) time.Duration {

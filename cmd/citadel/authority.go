@@ -19,7 +19,7 @@ import (
 // authority of it.
 func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface) (*ca.Authority, error) {
 	cfg, log := p.cfg, p.log
-	signer, secret, err := cfg.loadSigner(ctx, client, log)
+	signer, secret, err := cfg.loadSigner(ctx, client, log, p.rightClock)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,8 @@ func (c *config) authority(signer *trust.Signer, audit func(ca.AuditRecord) erro
 }
 
 // loadSigner also tells the Secret that it is in, if it is in one.
-func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (signer *trust.Signer, secret string, err error) {
+// MayMake is asked before a root is made.
+func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, mayMake func(context.Context) error) (signer *trust.Signer, secret string, err error) {
 	tell := func(err error) {
 		if errors.Is(err, kube.ErrBothLayouts) {
 			log.Warn("operator's own CA is there twice", "err", err)
@@ -84,15 +85,13 @@ func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, lo
 				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
 		}
 	}
-	signer, err = c.selfSignedSigner(ctx, client, log, tell)
+	signer, err = c.selfSignedSigner(ctx, client, log, kube.SelfSigned{Tell: tell, MayMake: mayMake})
 	return signer, kube.CASecret, err
 }
 
-func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, tell func(error)) (*trust.Signer, error) {
-	store := kube.SelfSigned{
-		Client: client, Namespace: c.namespace, ReadOnly: c.readOnly, Tell: tell,
-		Root: trust.SelfSigned{TrustDomain: c.td, KeyType: c.caKey, Lifetime: c.selfSignedTTL},
-	}
+func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, store kube.SelfSigned) (*trust.Signer, error) {
+	store.Client, store.Namespace, store.ReadOnly = client, c.namespace, c.readOnly
+	store.Root = trust.SelfSigned{TrustDomain: c.td, KeyType: c.caKey, Lifetime: c.selfSignedTTL}
 	signer, made, err := store.Load(ctx)
 	if err != nil {
 		return nil, err

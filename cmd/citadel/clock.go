@@ -32,13 +32,29 @@ func (p *process) clockWrong() error {
 	return nil
 }
 
+// rightClock is why no root must be made now, once the API server answers.
+func (p *process) rightClock(ctx context.Context) error {
+	p.knowClock(ctx)
+	return p.clockWrong()
+}
+
+// askLimit bounds one question for the time.
+const askLimit = 5 * time.Second
+
+// ask has the API server answer; any answer has a Date.
+func (p *process) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	_ = p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+}
+
 // knowClock asks the API server often enough to know the time, if it answers.
 func (p *process) knowClock(ctx context.Context) {
 	for range 5 {
 		if _, known := p.cfg.clock.Ahead(); known {
 			return
 		}
-		_ = p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error() // any answer has a Date
+		p.ask(ctx)
 	}
 }
 
@@ -60,7 +76,7 @@ func (p *process) awaitClock(ctx context.Context) {
 		case <-time.After(clockEvery):
 		case <-ctx.Done():
 		}
-		_ = p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+		p.ask(ctx)
 	}
 }
 
@@ -82,9 +98,10 @@ func (p *process) whileClockRight(ctx context.Context, work func(context.Context
 			wrong()
 		}()
 		err := work(right)
+		stopped := right.Err() != nil // by the clock, or from outside
 		wrong()
 		<-watched
-		if err != nil {
+		if err != nil && !stopped {
 			return err
 		}
 	}

@@ -198,6 +198,11 @@ func (b *bench) changeRoot(ctx context.Context, bare *floor) (err error) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
+	// Else the new root would wait for a replica that might still lead.
+	err = b.plane.Client.CoordinationV1().Leases(cluster.StorageNamespace).Delete(ctx, kube.LeaseName, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
 	c, err := b.start("--root-change-window", "0")
 	if err != nil {
 		return err

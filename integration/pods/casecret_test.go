@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,9 @@ func spoilCA(spoil func(*corev1.Secret) *corev1.Secret) func(*testing.T) {
 		signsBy(t, good.Data["ca-cert.pem"])
 		newReplica(t, len(spoilt.Data) > 0)
 		signsBy(t, good.Data["ca-cert.pem"])
+		if now, err := client.Get(t.Context(), caSecret, metav1.GetOptions{}); err == nil && !reflect.DeepEqual(now.Data, spoilt.Data) {
+			t.Error("a second root was stored")
+		}
 	}
 }
 
@@ -133,16 +137,19 @@ func signsBy(t *testing.T, root []byte) {
 	})
 }
 
-// newReplica deletes the pod that does not lead. The one in its place has only
-// the spoilt CA secret, and must not become ready by it unless that holds a CA.
+// newReplica deletes the pod that leads. The one that takes over has the root, and
+// the one in its place only the spoilt CA secret, and must not become ready by it unless that holds a CA.
 func newReplica(t *testing.T, ready bool) {
 	t.Helper()
-	lead := anyLeader(t)
-	for _, pod := range replicas(t) {
-		if pod.Name != lead {
-			kubectl(t, "-n", cluster.StorageNamespace, "delete", "pod", pod.Name, "--grace-period=1")
+	old := anyLeader(t)
+	kubectl(t, "-n", cluster.StorageNamespace, "delete", "pod", old, "--grace-period=3")
+	var lead string
+	within(t, patience, func() (err error) {
+		if lead, err = leader(t.Context()); err == nil && lead == old {
+			err = fmt.Errorf("%s leads", old)
 		}
-	}
+		return err
+	})
 	within(t, patience, func() error {
 		for _, pod := range replicas(t) {
 			if pod.Name == lead || len(pod.Status.ContainerStatuses) == 0 {

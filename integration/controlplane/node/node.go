@@ -11,9 +11,12 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 )
 
@@ -50,6 +53,17 @@ func (n Node) PIDFile() string { return n.path("pid") }
 
 // ReadyFile exists once the namespaces can be entered.
 func (n Node) ReadyFile() string { return n.path("ready") }
+
+// Forget removes what a former run has said of itself: its processes are gone, and
+// others may have their numbers.
+func (n Node) Forget() error {
+	for _, name := range []string{n.PIDFile(), n.ReadyFile()} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the former node: %w", err)
+		}
+	}
+	return nil
+}
 
 // Cgroup is the name of the node's group below the root of every hierarchy.
 func (n Node) Cgroup() string {

@@ -181,14 +181,14 @@ func (n *nodeSide) importPause(ctx context.Context, s *spawner) error {
 	return ImportImage(ctx, n.node.PIDFile(), &image)
 }
 
-// close ends what up itself does for the node, and waits for the sweeper, whose
-// lifeline must have been cut.
+// close ends what up itself does for the node. The sweeper goes on until the
+// kernel has let go of everything.
 func (n *nodeSide) close() error {
 	var failures []error
 	if n.gateway != nil {
 		failures = append(failures, n.gateway.close())
 	}
-	failures = append(failures, n.held.Close())
+	failures = append(failures, n.held.Close(), n.node.Forget())
 	return errors.Join(failures...)
 }
 

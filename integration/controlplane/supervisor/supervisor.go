@@ -98,6 +98,11 @@ func (s *supervisor) stop(ctx context.Context, c Component, end func(*process) e
 // there is ended.
 func (s *supervisor) launch(ctx context.Context, c Component) error {
 	begin := time.Now()
+	if c == Node {
+		if err := s.node.node.Forget(); err != nil {
+			return err
+		}
+	}
 	p, err := s.spawner.spawn(c, s.args[c], s.layout.log(c))
 	if err != nil {
 		return err
