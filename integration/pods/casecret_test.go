@@ -36,9 +36,9 @@ func anotherRoot(s *corev1.Secret) *corev1.Secret {
 var otherCA map[string][]byte
 
 // spoilCA changes the CA secret for some time; nil deletes it. That is told, and
-// signing goes on with what is held: a new service account has the old root. Also
-// a replica that starts meanwhile makes no second root; one that finds another
-// CA takes it, since that is how operators change theirs, and leads nobody yet.
+// signing goes on with what is held: a new service account has the old root, also
+// when the leader starts anew meanwhile: it makes no second root. One that finds
+// another whole CA takes it, since that is how operators change theirs.
 func spoilCA(spoil func(*corev1.Secret) *corev1.Secret) func(*testing.T) {
 	return func(t *testing.T) {
 		if otherCA == nil {
@@ -62,7 +62,9 @@ func spoilCA(spoil func(*corev1.Secret) *corev1.Secret) func(*testing.T) {
 		defer restore(t, good)
 		within(t, patience, func() error { return inSync(t.Context(), false) })
 		signsBy(t, good.Data["ca-cert.pem"])
-		newReplica(t, len(spoilt.Data) > 0)
+		if len(spoilt.Data) == 0 { // else whose turn it is decides which root it will be
+			newLeader(t)
+		}
 		signsBy(t, good.Data["ca-cert.pem"])
 		if now, err := client.Get(t.Context(), caSecret, metav1.GetOptions{}); err == nil && !reflect.DeepEqual(now.Data, spoilt.Data) {
 			t.Error("a second root was stored")
@@ -137,9 +139,9 @@ func signsBy(t *testing.T, root []byte) {
 	})
 }
 
-// newReplica deletes the pod that leads. The one that takes over has the root, and
-// the one in its place only the spoilt CA secret, and must not become ready by it unless that holds a CA.
-func newReplica(t *testing.T, ready bool) {
+// newLeader deletes the pod that leads. The one that takes over has the root; the
+// one in its place has only the spoilt CA secret, and must not become ready by it.
+func newLeader(t *testing.T) {
 	t.Helper()
 	old := anyLeader(t)
 	kubectl(t, "-n", cluster.StorageNamespace, "delete", "pod", old, "--grace-period=3")
@@ -156,13 +158,10 @@ func newReplica(t *testing.T, ready bool) {
 				continue
 			}
 			s := pod.Status.ContainerStatuses[0]
-			if s.Ready && ready {
-				return nil
-			}
 			if s.Ready {
 				t.Fatalf("pod %s is ready with a CA secret that is spoilt", pod.Name)
 			}
-			if !ready && s.State.Running != nil && time.Since(s.State.Running.StartedAt.Time) > 3*time.Second || s.RestartCount > 0 {
+			if s.State.Running != nil && time.Since(s.State.Running.StartedAt.Time) > 3*time.Second || s.RestartCount > 0 {
 				return nil
 			}
 		}
