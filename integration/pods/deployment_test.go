@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 
 	"citadel/integration/cluster"
 )
@@ -59,15 +59,8 @@ func kubectl(t testing.TB, args ...string) string {
 	return must(plane.Kubectl(t.Context(), args...))(t)
 }
 
-func deployments() (get func(context.Context) (*appsv1.Deployment, error), patch func(context.Context, string) error) {
-	client := plane.Client.AppsV1().Deployments(cluster.StorageNamespace)
-	return func(ctx context.Context) (*appsv1.Deployment, error) {
-			return client.Get(ctx, citadelName, metav1.GetOptions{})
-		},
-		func(ctx context.Context, text string) error {
-			_, err := client.Patch(ctx, citadelName, types.JSONPatchType, []byte(text), metav1.PatchOptions{})
-			return err
-		}
+func deployments() appsclient.DeploymentInterface {
+	return plane.Client.AppsV1().Deployments(cluster.StorageNamespace)
 }
 
 // addFlags gives Citadel more flags.
@@ -85,14 +78,13 @@ func addFlags(ctx context.Context, flags ...string) error {
 	if err != nil {
 		return err
 	}
-	_, patch := deployments()
-	return patch(ctx, string(text))
+	_, err = deployments().Patch(ctx, citadelName, types.JSONPatchType, text, metav1.PatchOptions{})
+	return err
 }
 
 // available is nil when the Deployment is as it should be.
 func available(ctx context.Context) error {
-	get, _ := deployments()
-	d, err := get(ctx)
+	d, err := deployments().Get(ctx, citadelName, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}

@@ -104,44 +104,34 @@ func auditArgs(l layout) []string {
 // controllerManagerArgs runs all default controllers, each as its own service
 // account, and signs certificate requests with the cluster's CA.
 func controllerManagerArgs(l layout, p ports) []string {
-	return []string{
-		"--kubeconfig=" + l.managerKubeconfig(),
-		"--authentication-kubeconfig=" + l.managerKubeconfig(),
-		"--authorization-kubeconfig=" + l.managerKubeconfig(),
-		"--bind-address=127.0.0.1",
-		fmt.Sprintf("--secure-port=%d", p.ControllerManager),
-		"--permit-port-sharing", // up holds the ports
-		"--tls-cert-file=" + l.certificate(managerServerName),
-		"--tls-private-key-file=" + l.key(managerServerName),
-		"--client-ca-file=" + l.certificate(caName),
-		"--root-ca-file=" + l.certificate(caName),
-		"--service-account-private-key-file=" + l.key(serviceAccountName),
+	return append(clientArgs(l, l.managerKubeconfig(), p.ControllerManager),
+		"--root-ca-file="+l.certificate(caName),
+		"--service-account-private-key-file="+l.key(serviceAccountName),
 		"--use-service-account-credentials",
-		"--flex-volume-plugin-dir=" + l.path("flexvolume"), // made when missing, elsewhere by default
-		"--cluster-signing-cert-file=" + l.certificate(caName),
-		"--cluster-signing-key-file=" + l.key(caName),
-		"--leader-elect=false", // there is no other
-		"--kube-api-qps=200",   // the default of 20 is most of the start-up time
-		"--kube-api-burst=400",
-		"--feature-gates=" + featureGates,
-		"--profiling=false",
-	}
+		"--flex-volume-plugin-dir="+l.path("flexvolume"), // made when missing, elsewhere by default
+		"--cluster-signing-cert-file="+l.certificate(caName),
+		"--cluster-signing-key-file="+l.key(caName))
 }
 
 // schedulerArgs runs the scheduler, which only clusters with a node have.
 func schedulerArgs(l layout, p ports) []string {
+	return clientArgs(l, l.schedulerKubeconfig(), p.Scheduler)
+}
+
+// clientArgs are those of a component that works through the API server alone.
+func clientArgs(l layout, kubeconfig string, port int) []string {
 	return []string{
-		"--kubeconfig=" + l.schedulerKubeconfig(),
-		"--authentication-kubeconfig=" + l.schedulerKubeconfig(),
-		"--authorization-kubeconfig=" + l.schedulerKubeconfig(),
+		"--kubeconfig=" + kubeconfig,
+		"--authentication-kubeconfig=" + kubeconfig,
+		"--authorization-kubeconfig=" + kubeconfig,
 		"--bind-address=127.0.0.1",
-		fmt.Sprintf("--secure-port=%d", p.Scheduler),
+		fmt.Sprintf("--secure-port=%d", port),
 		"--permit-port-sharing", // up holds the ports
 		"--tls-cert-file=" + l.certificate(managerServerName),
 		"--tls-private-key-file=" + l.key(managerServerName),
 		"--client-ca-file=" + l.certificate(caName),
-		"--leader-elect=false",
-		"--kube-api-qps=200",
+		"--leader-elect=false", // there is no other
+		"--kube-api-qps=200",   // the default of 20 is most of the start-up time
 		"--kube-api-burst=400",
 		"--feature-gates=" + featureGates,
 		"--profiling=false",

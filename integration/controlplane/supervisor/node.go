@@ -173,7 +173,7 @@ func (n *nodeSide) apply(ctx context.Context, path string, o object) error {
 }
 
 // importPause gives containerd the image that every pod needs.
-func (n *nodeSide) importPause(ctx context.Context, s *spawner) error {
+func (n *nodeSide) importPause(ctx context.Context) error {
 	var image bytes.Buffer
 	if err := node.WritePauseImage(&image); err != nil {
 		return fmt.Errorf("make the pause image: %w", err)

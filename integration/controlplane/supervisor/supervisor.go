@@ -35,15 +35,17 @@ func (s *supervisor) startAll(ctx context.Context) error {
 		return err
 	}
 	defer s.endTurn()
-	for _, c := range startOrder {
-		if s.args[c] == nil {
-			continue
-		}
+	for _, c := range s.components() {
 		if err := s.launch(ctx, c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// components are those that this cluster has, in the order in which they start.
+func (s *supervisor) components() []Component {
+	return slices.DeleteFunc(slices.Clone(startOrder), func(c Component) bool { return s.args[c] == nil })
 }
 
 // stopAll ends what runs, in the reverse of the order in which it started.
@@ -116,7 +118,7 @@ func (s *supervisor) launch(ctx context.Context, c Component) error {
 		err = s.awaitReady(ctx, c, p)
 	}
 	if err == nil && c == Containerd {
-		err = s.node.importPause(ctx, s.spawner)
+		err = s.node.importPause(ctx)
 	}
 	if err != nil {
 		return errors.Join(err, p.kill())
@@ -152,13 +154,11 @@ func (s *supervisor) awaitReady(ctx context.Context, c Component, p *process) er
 // awaitOthers returns when the components that build on c are ready, up to the
 // first that does not run: those above it cannot be.
 func (s *supervisor) awaitOthers(ctx context.Context, c Component) error {
-	for _, other := range startOrder[slices.Index(startOrder, c)+1:] {
+	all := s.components()
+	for _, other := range all[slices.Index(all, c)+1:] {
 		p := s.processes[other]
-		if s.args[other] != nil && (p == nil || !p.running()) {
+		if p == nil || !p.running() {
 			return nil
-		}
-		if p == nil {
-			continue
 		}
 		if err := s.awaitReady(ctx, other, p); err != nil {
 			return fmt.Errorf("%s is ready, but not what builds on it: %w", c, err)
