@@ -289,10 +289,27 @@ func wrapWrite(verb string, want Want, err error) error {
 	return fmt.Errorf("%s Secret %s/%s: %w", verb, want.Account.Namespace, SecretName(want.Account.Name), err)
 }
 
+// writeGrace is what a write under way has to end after a stop. One that is cut
+// off may have been stored or not, and one that makes a Secret anew would leave
+// none.
+const writeGrace = 5 * time.Second
+
+// outlive is a context with ctx's values that ends later than ctx by grace.
+func outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
+	release := context.AfterFunc(ctx, func() { time.AfterFunc(grace, end) })
+	return lasting, func() {
+		release()
+		end()
+	}
+}
+
 // guarded runs a write within the time in which this process surely leads. A
 // failure because that has passed is context.Canceled: another replica goes on.
 func (c *Controller) guarded(ctx context.Context, write func(context.Context) error) error {
-	limited, cancel, err := c.guard(ctx)
+	lasting, end := outlive(ctx, writeGrace)
+	defer end()
+	limited, cancel, err := c.guard(lasting)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
@@ -401,6 +402,43 @@ func TestWriteCutOffByTheLease(t *testing.T) { // K-9
 				}
 				if e := r.event(); told != c.told || (e != "") != (told > 0) {
 					t.Errorf("told %d times, Event %q", told, e)
+				}
+			}, serviceAccount("default", "sleep"))
+		})
+	}
+}
+
+// TestStopLetsAWriteUnderWayEnd, but does not wait for one that does not.
+func TestStopLetsAWriteUnderWayEnd(t *testing.T) { // K-9
+	for name, c := range map[string]struct {
+		takes  time.Duration // a second of it before the stop
+		stored bool
+	}{"soon done": {writeGrace, true}, "hangs": {time.Hour, false}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				var writing context.Context
+				r.ours.PrependReactor("create", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
+					select {
+					case <-time.After(c.takes):
+						return false, nil, nil
+					case <-writing.Done():
+						return true, nil, writing.Err()
+					}
+				})
+				s := r.settings()
+				s.Workers = 1
+				stop := r.run(s, func(ctx context.Context) (context.Context, context.CancelFunc, error) {
+					writing = ctx
+					return ctx, func() {}, nil
+				})
+				begun := time.Now()
+				stop()
+				if took := time.Since(begun); took > writeGrace+2*time.Second {
+					t.Errorf("the stop took %s", took)
+				}
+				all, err := r.people.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{})
+				if err != nil || (len(all.Items) == 1) != c.stored {
+					t.Errorf("%d Secrets stored, %v; want one: %t", len(all.Items), err, c.stored)
 				}
 			}, serviceAccount("default", "sleep"))
 		})
