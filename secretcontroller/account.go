@@ -292,7 +292,7 @@ func wrapWrite(verb string, want Want, err error) error {
 // writeGrace is what a write under way has to end after a stop. One that is cut
 // off may have been stored or not, and one that makes a Secret anew would leave
 // none.
-const writeGrace = 5 * time.Second
+const writeGrace = 3 * time.Second
 
 // outlive is a context with ctx's values that ends later than ctx by grace.
 func outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
