@@ -74,9 +74,12 @@ bench: image build controlplane ## measure speed and memory beside floors of the
 	@$(GO) build -o bin/bench ./integration/bench
 	@bin/bench $(ARGS)
 
+PROTOS := istio/v1/auth/ca_service.proto istio/v1/auth/istioca.proto citadel/v1/agent.proto
+
 .PHONY: generate
-generate: ## bring go.mod and generated code up to date
-	@$(GO) generate ./...
+generate: ## bring go.mod and generated code up to date (needs Debian's protobuf-compiler and libprotobuf-dev)
+	@protoc -I proto --plugin=protoc-gen-go=$$($(GO) tool -n protoc-gen-go) --plugin=protoc-gen-go-grpc=$$($(GO) tool -n protoc-gen-go-grpc) \
+		--go_out=. --go_opt=module=citadel --go-grpc_out=. --go-grpc_opt=module=citadel $(PROTOS)
 	@$(GO) mod tidy
 	@cd integration/controlplane && $(GO) mod tidy
 	@cd integration/chart && $(GO) mod tidy

@@ -13,6 +13,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -47,6 +49,7 @@ type Config struct {
 type Authority struct {
 	cfg  Config
 	sign signFunc
+	bans atomic.Pointer[Bans]
 }
 
 // New checks the configuration and proves, by signatures with the real profile
@@ -120,6 +123,22 @@ func (a *Authority) Issue(now time.Time, caller Caller, req Request) ([]*x509.Ce
 	if err != nil {
 		return nil, a.refused(now, caller, err)
 	}
+	return a.certify(p)
+}
+
+// IssueServer signs a certificate for a server of this process: beside the
+// caller's identity it has the names that its clients may dial. No request from
+// outside comes here.
+func (a *Authority) IssueServer(now time.Time, caller Caller, key crypto.Signer, dnsNames []string, addresses []netip.Addr) ([]*x509.Certificate, error) {
+	p, err := a.prepare(now, caller, Request{Key: key})
+	if err != nil {
+		return nil, a.refused(now, caller, err)
+	}
+	p.dnsNames, p.addresses = dnsNames, addresses
+	return a.certify(p)
+}
+
+func (a *Authority) certify(p *prepared) ([]*x509.Certificate, error) {
 	if err := a.cfg.Audit(p.record(AuditSigning, nil)); err != nil {
 		return nil, &Error{Class: CertGenError, Reason: "the audit record before signing cannot be written", Cause: err}
 	}
@@ -192,7 +211,7 @@ func (a *Authority) checkCaller(caller Caller) error {
 	case caller.id.Path() == "":
 		return &Error{Class: Denied, Reason: fmt.Sprintf("identity %s has no path: it is the signing authority's own", caller.id)}
 	}
-	return nil
+	return a.bans.Load().check(caller)
 }
 
 // refused audits a request that was turned down before anything was signed.

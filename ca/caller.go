@@ -1,6 +1,10 @@
 package ca
 
-import "github.com/spiffe/go-spiffe/v2/spiffeid"
+import (
+	"math/big"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
 
 // Caller is somebody whose identity has been established. The zero Caller is
 // nobody, and gets nothing. Only authenticators and the secret controller make
@@ -9,6 +13,7 @@ type Caller struct {
 	id       spiffeid.ID
 	method   string
 	evidence string
+	serial   *big.Int // of the certificate that proved it; may be nil
 }
 
 // NewCaller states that id has been authenticated: by which method ("secret
@@ -20,3 +25,10 @@ func NewCaller(id spiffeid.ID, method, evidence string) Caller {
 
 // ID is the caller's SPIFFE ID.
 func (c Caller) ID() spiffeid.ID { return c.id }
+
+// WithCertificate states that a certificate of this serial number proved the
+// caller's identity: bans may name it.
+func (c Caller) WithCertificate(serial *big.Int) Caller {
+	c.serial = serial
+	return c
+}

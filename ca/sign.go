@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type prepared struct {
 	csr        *x509.CertificateRequest // nil when the key is this process's own
 	commonName string
 	dnsNames   []string
+	addresses  []netip.Addr // of a server of this process
 	validity   validity
 	serial     *big.Int
 	now        time.Time
@@ -182,13 +184,16 @@ func signError(err error) *Error {
 	return &Error{Class: CertGenError, Reason: "signing failed", Cause: err}
 }
 
-// subjectAltName encodes exactly one URI and then the DNS names, always
+// subjectAltName encodes exactly one URI and then the other names, always
 // critical: the subject may be empty, and cfssl's own way of taking
 // names guesses their kind (C-7).
 func subjectAltName(p *prepared) (pkix.Extension, error) {
 	names := []asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: tagURI, Bytes: []byte(p.caller.id.String())}}
 	for _, name := range p.dnsNames {
 		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tagDNS, Bytes: []byte(name)})
+	}
+	for _, a := range p.addresses {
+		names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tagIP, Bytes: a.Unmap().AsSlice()})
 	}
 	der, err := asn1.Marshal(names)
 	if err != nil {

@@ -142,7 +142,10 @@ func each(t *testing.T, meant func(file) bool, f func(file)) {
 	}
 }
 
-func productCode(f file) bool { return f.product() && !f.test }
+func productCode(f file) bool { return f.product() && !f.test && !generated(f.path()) }
+
+// generated tells whether a package is made from another language.
+func generated(path string) bool { return under(path, "proto") }
 
 // calls finds the calls and other uses of pkg.name, by the import's own name
 // in the file.

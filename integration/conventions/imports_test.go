@@ -13,7 +13,7 @@ var mayImport = map[string][]string{
 	"ca":                  {"ca/trust"},
 	"ca/catest":           {"ca", "ca/trust"},
 	"ca/policy":           {},
-	"ca/authn":            {"ca"},
+	"ca/authn":            {"ca", "ca/trust"},
 	"ca/caserver":         {"ca", "ca/authn", "ca/policy", "ca/trust", "proto/..."},
 	"ca/caclient":         {"ca/policy", "ca/trust", "proto/..."},
 	"ca/kube":             {"ca", "ca/authn", "ca/policy", "ca/trust"},

@@ -1,0 +1,86 @@
+package ca_test
+
+import (
+	"math/big"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"citadel/ca"
+	"citadel/ca/catest"
+	"citadel/ca/trust"
+)
+
+func TestBans(t *testing.T) {
+	holder := func(serial int64) ca.Caller { return caller.WithCertificate(big.NewInt(serial)) }
+	for name, c := range map[string]struct {
+		whom   string
+		caller ca.Caller
+		banned bool
+	}{
+		"identity":                  {workload.String(), caller, true},
+		"identity, by certificate":  {workload.String(), holder(1), true},
+		"another identity":          {workload.String() + "x", caller, false},
+		"the beginning of identity": {strings.TrimSuffix(workload.String(), "p"), caller, false},
+		"serial":                    {"0f00", holder(0xf00), true},
+		"serial with colons":        {"0F:00", holder(0xf00), true},
+		"another serial":            {"0f00", holder(0xf01), false},
+		"serial of nobody":          {"0f00", caller, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, log := namesSetup(t)
+			bans, err := ca.NewBans(map[string]string{c.whom: "stolen"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.SetBans(bans)
+			_, err = a.Issue(now, c.caller, ca.Request{CSR: workloadCSR(t)})
+			if !c.banned {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantClass(t, err, ca.Denied, "is banned (stolen)")
+			checkStages(t, log, ca.AuditRefused)
+			a.SetBans(ca.Bans{})
+			if _, err := a.Issue(now, c.caller, ca.Request{CSR: workloadCSR(t)}); err != nil {
+				t.Errorf("after the ban: %v", err)
+			}
+		})
+	}
+}
+
+func TestBansThatNameNobody(t *testing.T) {
+	for _, whom := range []string{"", "default/sleep", "0", "-1", "xyz", "SPIFFE://cluster.local/x y"} {
+		if _, err := ca.NewBans(map[string]string{whom: ""}); err == nil || !strings.Contains(err.Error(), "neither a SPIFFE ID") {
+			t.Errorf("%q: %v", whom, err)
+		}
+	}
+}
+
+func TestServerCertificateHasTheNamesThatAreDialled(t *testing.T) {
+	a := catest.Authority(t, now, ca.Config{})
+	key := catest.Key(t, trust.ECDSAP256, "server")
+	names := []string{"istio-citadel", "istio-citadel.istio-system.svc"}
+	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.2"), netip.MustParseAddr("2001:db8::1")}
+	chain, err := a.IssueServer(now, caller, key, names, addresses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := chain[0]
+	if !slices.Equal(leaf.DNSNames, names) || len(leaf.URIs) != 1 || leaf.URIs[0].String() != workload.String() {
+		t.Errorf("names %v, %v", leaf.DNSNames, leaf.URIs)
+	}
+	for _, host := range []string{"istio-citadel", "192.0.2.1", "192.0.2.2", "2001:db8::1"} {
+		if err := leaf.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := a.IssueServer(now, ca.NewCaller(spiffeid.ID{}, "", ""), key, names, nil); err == nil {
+		t.Error("nobody got a server's certificate")
+	}
+}
