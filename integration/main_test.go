@@ -96,7 +96,11 @@ func startPlane(dir string) error {
 	if plane, err = cluster.StartIn(ctx, "..", dir, "--audit"); err != nil {
 		return err
 	}
-	if _, err = plane.Kubectl(ctx, "apply", "-k", "../deploy"); err != nil {
+	_, err = plane.Kubectl(ctx, "apply", "-k", "../deploy")
+	if err == nil { // the API server lets citadel's pods in once this has a status
+		_, err = plane.Kubectl(ctx, "wait", "-n", cluster.StorageNamespace, "--for=jsonpath={.status.used.pods}", "resourcequota/istio-citadel-critical-pods")
+	}
+	if err != nil {
 		return fmt.Errorf("%w (and %v)", err, plane.Stop())
 	}
 	return nil

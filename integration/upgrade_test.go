@@ -101,6 +101,7 @@ func TestUpgradeAndTheWayBackAreAsThePageSays(t *testing.T) {
 	}
 
 	page.kubectl(t, "kubectl -n istio-system delete deployment,poddisruptionbudget,networkpolicy istio-citadel")
+	page.kubectl(t, "kubectl -n istio-system delete resourcequota istio-citadel-critical-pods")
 	page.kubectl(t, "kubectl -n istio-system patch serviceaccount istio-citadel-service-account -p '{\"automountServiceAccountToken\":true}'")
 	page.kubectl(t, "kubectl replace --force -f citadel-before.yaml")
 	unchanged(t, authority, kept)

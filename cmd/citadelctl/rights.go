@@ -47,7 +47,7 @@ var (
 
 // installRights are what the person who applies deploy/ needs.
 var installRights = []right{
-	installs("", "namespaces"), installs("", "serviceaccounts"), installs("", "services"),
+	installs("", "namespaces"), installs("", "serviceaccounts"), installs("", "services"), installs("", "resourcequotas"),
 	installs("apps", "deployments"), installs("policy", "poddisruptionbudgets"), installs("networking.k8s.io", "networkpolicies"),
 	installs("rbac.authorization.k8s.io", "clusterroles"), installs("rbac.authorization.k8s.io", "clusterrolebindings"),
 	installs("rbac.authorization.k8s.io", "roles"), installs("rbac.authorization.k8s.io", "rolebindings"),

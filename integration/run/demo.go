@@ -180,7 +180,7 @@ func (d *demo) uninstall(ctx context.Context, namespaceStays bool) error {
 		return err
 	}
 	args := []string{"delete", "--ignore-not-found", "-n", cluster.StorageNamespace}
-	for _, file := range []string{"rbac.yaml", "deployment.yaml", "service.yaml", "disruption.yaml", "networkpolicy.yaml"} {
+	for _, file := range []string{"rbac.yaml", "quota.yaml", "deployment.yaml", "service.yaml", "disruption.yaml", "networkpolicy.yaml"} {
 		args = append(args, "-f", filepath.Join(d.deploy, file))
 	}
 	_, err := d.plane.Kubectl(ctx, args...)

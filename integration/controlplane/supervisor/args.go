@@ -70,6 +70,7 @@ func apiServerArgs(l layout, p ports, audit bool) []string {
 		"--proxy-client-key-file=" + l.key(proxyClientName),
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
+		"--admission-control-config-file=" + l.admission(),
 		"--service-account-issuer=" + issuer,
 		"--service-account-signing-key-file=" + l.key(serviceAccountName),
 		"--service-account-key-file=" + l.publicKey(serviceAccountName),

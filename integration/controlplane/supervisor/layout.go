@@ -32,6 +32,7 @@ func (l layout) schedulerKubeconfig() string { return l.path("scheduler.kubeconf
 func (l layout) nodeDir() string             { return l.path("node") }
 func (l layout) kubeletKubeconfig() string   { return l.path("kubelet.kubeconfig") }
 func (l layout) proxyKubeconfig() string     { return l.path("kube-proxy.kubeconfig") }
+func (l layout) admission() string           { return l.path("admission.yaml") }
 func (l layout) auditPolicy() string         { return l.path("audit-policy.yaml") }
 func (l layout) auditLog() string            { return l.path("audit.log") }
 func (l layout) logs() string                { return l.path("logs") }

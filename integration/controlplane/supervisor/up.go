@@ -74,6 +74,7 @@ func writeFiles(l layout, p ports, settings Settings) error {
 	return errors.Join(
 		writeKubeconfig(l, loopback(p.APIServer), adminName, admin),
 		writeKubeconfig(l, loopback(p.APIServer), managerName, l.managerKubeconfig()),
+		replaceFile(l.admission(), []byte(admissionText)),
 		writeAuditPolicy(l))
 }
 

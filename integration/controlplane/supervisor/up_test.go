@@ -25,6 +25,7 @@ func TestCluster(t *testing.T) {
 
 	t.Run("kubeconfig", func(t *testing.T) { checkKubeconfig(t, kubeconfig) })
 	t.Run("pod security", func(t *testing.T) { checkPodSecurity(t, r) })
+	t.Run("critical pods", func(t *testing.T) { checkCriticalPods(t, r) })
 	t.Run("tokens and RBAC", func(t *testing.T) { checkTokens(t, r) })
 	t.Run("trust bundles", func(t *testing.T) { checkTrustBundles(t, r) })
 	t.Run("audit", func(t *testing.T) { checkAudit(t, r) })
@@ -61,6 +62,23 @@ func checkPodSecurity(t *testing.T, r *running) {
 	r.awaitServiceAccount("strict")
 	fail(t, 1, "violates PodSecurity", "kubectl", "--kubeconfig", r.kubeconfig, "-n", "strict", "run", "pod", "--image=none")
 	r.kubectl("delete", "namespace", "strict") // waits, so the controllers work
+}
+
+// checkCriticalPods finds that a namespace gets none without a quota of them.
+func checkCriticalPods(t *testing.T, r *running) {
+	r.kubectl("create", "namespace", "critical")
+	r.awaitServiceAccount("critical")
+	pod := []string{"kubectl", "--kubeconfig", r.kubeconfig, "-n", "critical", "run", "pod", "--image=none",
+		"--overrides", `{"spec": {"priorityClassName": "system-cluster-critical"}}`}
+	fail(t, 1, "insufficient quota", pod...)
+	r.kubectl("-n", "critical", "create", "quota", "some", "--hard=pods=1", "--scopes=PriorityClass")
+	r.eventually("the quota lets one in", func() error {
+		if got := controlplane(t, append(pod, "--dry-run=server")...); got.code != 0 {
+			return fmt.Errorf("exit code %d: %s", got.code, got.stderr)
+		}
+		return nil
+	})
+	r.kubectl("delete", "namespace", "critical")
 }
 
 // checkTokens gets a token and finds that it says who its holder is, and that
