@@ -12,6 +12,7 @@ type Clock struct {
 	mu     sync.Mutex
 	recent [sights]time.Duration // the last differences, in turn; guarded by mu
 	seen   int                   // guarded by mu
+	off    bool                  // what Off said last; guarded by mu
 }
 
 // sights is how many answers have to agree.
@@ -29,6 +30,27 @@ func (c *Clock) Wrap(next http.RoundTripper) http.RoundTripper { return clockTra
 func (c *Clock) Ahead() (ahead time.Duration, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.ahead()
+}
+
+// Off tells whether this machine's clock is ahead or behind by more than the
+// limit, and by how much it is ahead. One that was off is so until it has come
+// back to three quarters of the limit: else one that stands at the limit would
+// come and go. A limit of zero, and what is not known, is never off.
+func (c *Clock) Off(limit time.Duration) (ahead time.Duration, off bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	bound := limit
+	if c.off {
+		bound = limit / 4 * 3
+	}
+	ahead, known := c.ahead()
+	c.off = known && limit > 0 && ahead.Abs() > bound
+	return ahead, c.off
+}
+
+// ahead is Ahead, with the lock held.
+func (c *Clock) ahead() (ahead time.Duration, known bool) {
 	if c.seen < sights {
 		return 0, false
 	}

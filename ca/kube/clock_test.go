@@ -64,3 +64,44 @@ func TestClockTakesNoOtherAnswers(t *testing.T) {
 		t.Errorf("ahead by %s", ahead)
 	}
 }
+
+// TestClockIsOff: beyond the limit, and from then on down to three quarters of it.
+func TestClockIsOff(t *testing.T) {
+	const limit = 2 * time.Minute
+	for name, c := range map[string]struct {
+		limit time.Duration
+		ahead []time.Duration
+		off   bool
+	}{
+		"not known":               {limit, nil, false},
+		"right":                   {limit, []time.Duration{0}, false},
+		"at the limit":            {limit, []time.Duration{limit}, false},
+		"ahead":                   {limit, []time.Duration{limit + 2*time.Second}, true},
+		"behind":                  {limit, []time.Duration{-limit - 2*time.Second}, true},
+		"near, and never off":     {limit, []time.Duration{100 * time.Second}, false},
+		"near, and off before":    {limit, []time.Duration{3 * time.Minute, 100 * time.Second}, true},
+		"behind, and ahead once":  {limit, []time.Duration{3 * time.Minute, -100 * time.Second}, true},
+		"back":                    {limit, []time.Duration{3 * time.Minute, 100 * time.Second, 80 * time.Second}, false},
+		"back, and near again":    {limit, []time.Duration{3 * time.Minute, 80 * time.Second, 100 * time.Second}, false},
+		"no limit":                {0, []time.Duration{time.Hour}, false},
+		"a limit for an hour off": {2 * time.Hour, []time.Duration{time.Hour}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var clock Clock
+			base := time.Date(2026, 7, 14, 12, 0, 0, 0, time.UTC)
+			_, off := clock.Off(c.limit)
+			for _, ahead := range c.ahead {
+				for range sights {
+					clock.saw(base, base.Add(ahead), base.Add(ahead))
+				}
+				var by time.Duration
+				if by, off = clock.Off(c.limit); (by - ahead).Abs() > time.Second {
+					t.Errorf("ahead by %s, want %s", by, ahead)
+				}
+			}
+			if off != c.off {
+				t.Errorf("off: %v, want %v", off, c.off)
+			}
+		})
+	}
+}

@@ -4,32 +4,34 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"citadel/ca/trust"
 )
 
 // A replica whose clock is wrong by more than certificates are backdated would
 // make some that are not valid yet, or that end too early. It signs nothing for
 // Secrets and leaves the lease to others. Which clock is right nobody can know
-// here; that of the API server is the one that replicas share.
+// here; that of the API server is the one that replicas share. Where that one is
+// wrong, --max-clock-skew is the way round.
 
-// clockEvery is how often the clock is looked at, and clockTold how often a
-// wrong one is told.
+// clockEvery is how often the clock is looked at, clockAsked how often the API
+// server is asked for it where no lease does so, and clockTold how often a wrong
+// one is told.
 const (
 	clockEvery = time.Second
+	clockAsked = 2 * time.Second
 	clockTold  = 30 * time.Second
 )
 
 // clockWrong is why certificates must not be made; nil when nothing is known.
 func (p *process) clockWrong() error {
-	ahead, _ := p.cfg.clock.Ahead()
-	switch {
-	case ahead > trust.Backdate:
-		return fmt.Errorf("this machine's clock is %s ahead of the API server's, and certificates would not be valid yet: set the clock right", ahead.Round(time.Second))
-	case ahead < -trust.Backdate:
-		return fmt.Errorf("this machine's clock is %s behind the API server's, and certificates would end too early: set the clock right", -ahead.Round(time.Second))
+	const remedy = "set right the one that is wrong, or raise --max-clock-skew"
+	switch ahead, off := p.cfg.clock.Off(p.cfg.maxSkew); {
+	case !off:
+		return nil
+	case ahead > 0:
+		return fmt.Errorf("this machine's clock is %s ahead of the API server's, and certificates would not be valid yet: %s", ahead.Round(time.Second), remedy)
+	default:
+		return fmt.Errorf("this machine's clock is %s behind the API server's, and certificates would end too early: %s", -ahead.Round(time.Second), remedy)
 	}
-	return nil
 }
 
 // rightClock is why no root must be made now, once the API server answers.
@@ -77,6 +79,21 @@ func (p *process) awaitClock(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		p.ask(ctx)
+	}
+}
+
+// watchClock asks the API server again and again. With a lease this is done by
+// its renewals; without, a wrong clock would be learnt with the next write.
+func (p *process) watchClock(ctx context.Context) {
+	ticker := time.NewTicker(clockAsked)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			p.ask(ctx)
+		}
 	}
 }
 

@@ -200,6 +200,9 @@ func (c *config) checkReplicas() {
 	if c.monitoringPort > 65535 {
 		c.flags.Problem("monitoring-port", "%d is no port", c.monitoringPort)
 	}
+	if c.maxSkew < 0 {
+		c.flags.Problem("max-clock-skew", "%s is negative", c.maxSkew)
+	}
 	if !c.leaderElect {
 		return
 	}
@@ -264,6 +267,9 @@ func (c *config) advice() []string {
 	}
 	if c.graceRatio < 0.2 || c.graceRatio > 0.8 {
 		say("workload-cert-grace-period-ratio", " %v is outside [0.2, 0.8]: certificates are renewed very late or very often", c.graceRatio)
+	}
+	if c.maxSkew == 0 || c.maxSkew > trust.Backdate {
+		say("max-clock-skew", " %s: certificates are backdated by %s, and those of a clock that is further ahead are not valid yet", c.maxSkew, trust.Backdate)
 	}
 	if c.livenessInterval != 0 && c.livenessPath == "" {
 		say("liveness-probe-interval", " does nothing without --liveness-probe-path")

@@ -192,6 +192,9 @@ func TestConfig(t *testing.T) {
 		}},
 		"no monitoring port":          {nil, []string{"--monitoring-port=-1"}, func(c *config) bool { return c.monitoringPort == -1 }},
 		"no election: times are free": {nil, []string{"--leader-elect=false", "--lease-duration=0s", "--lease-retry-period=1h"}, func(c *config) bool { return !c.leaderElect }},
+		"clocks are never judged":     {nil, []string{"--max-clock-skew=0"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--max-clock-skew 0s: ") }},
+		"clocks are hardly judged":    {nil, []string{"--max-clock-skew=3m"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--max-clock-skew 3m0s: ") }},
+		"clocks are judged well":      {nil, []string{"--max-clock-skew=30s"}, func(c *config) bool { return len(c.advice()) == 0 }},
 		"JSON by the ancestor's flag": {nil, []string{"--log_as_json"}, func(c *config) bool { return c.logFormat == "json" }},
 		"server only":                 {nil, []string{"--server-only"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--server-only") }},
 	} {
@@ -230,6 +233,7 @@ func TestBadFlags(t *testing.T) {
 		"--monitoring-port=65536":                       "65536 is no port",
 		"--lease-duration=10s":                          "must be below --lease-duration 10s",
 		"--lease-retry-period=9s":                       "with a fifth added below --lease-renew-deadline 10s",
+		"--max-clock-skew=-1s":                          "-1s is negative",
 		"--custom-dns-names=a.web:*":                    "is not a DNS name",
 		"--custom-dns-names=a.web:b.example/path":       "is not a DNS name",
 		"--key-type=":                                   "unknown key type",

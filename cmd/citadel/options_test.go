@@ -62,6 +62,7 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"lease-duration":                "15s",
 		"lease-renew-deadline":          "10s",
 		"lease-retry-period":            "2s",
+		"max-clock-skew":                "2m0s",
 		"max-concurrent-writes":         "32",
 		"log-format":                    "text",
 		"log-level":                     "info",

@@ -152,6 +152,9 @@ func (p *process) work(ctx context.Context) error {
 	if p.fromCASecret.Load() {
 		group.Go(func() error { p.watchCASecret(ctx, client, authority); return nil })
 	}
+	if p.cfg.serverOnly || !p.cfg.leaderElect {
+		group.Go(func() error { p.watchClock(ctx); return nil })
+	}
 	if !p.cfg.serverOnly {
 		group.Go(func() error { return p.control(ctx, client, authority) })
 	}
