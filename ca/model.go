@@ -177,3 +177,15 @@ func withKeyID(cert *x509.Certificate) (*x509.Certificate, error) {
 	named.SubjectKeyId = id
 	return &named, nil
 }
+
+// authorityKeyID names the issuer's key in each leaf (R-5). crypto/x509 leaves it
+// out where issuer and leaf have the same subject: where both have none.
+func authorityKeyID(issuer *x509.Certificate) (pkix.Extension, error) {
+	der, err := asn1.Marshal(struct {
+		KeyID []byte `asn1:"tag:0"`
+	}{issuer.SubjectKeyId})
+	if err != nil {
+		return pkix.Extension{}, fmt.Errorf("encode the key identifier of %s: %w", trust.Name(issuer), err)
+	}
+	return pkix.Extension{Id: oidAuthorityKeyID, Value: der}, nil
+}

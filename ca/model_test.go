@@ -126,6 +126,10 @@ func bare(t *testing.T, root *trust.Signer, p *prepared) *x509.Certificate {
 	if err != nil {
 		return nil
 	}
+	aki, err := authorityKeyID(root.Cert())
+	if err != nil {
+		t.Fatal(err)
+	}
 	spki, err := x509.MarshalPKIXPublicKey(p.key)
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +142,7 @@ func bare(t *testing.T, root *trust.Signer, p *prepared) *x509.Certificate {
 		SerialNumber: p.serial, Subject: pkix.Name{CommonName: p.commonName},
 		NotBefore: p.validity.notBefore.UTC(), NotAfter: p.validity.notAfter.UTC(), SubjectKeyId: id,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true, ExtraExtensions: []pkix.Extension{san},
+		BasicConstraintsValid: true, ExtraExtensions: []pkix.Extension{san, aki},
 	}
 	if profileName(p.key) == profileEncipherment {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment

@@ -3,6 +3,7 @@ package ca_test
 import (
 	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"strings"
 	"testing"
 	"time"
@@ -77,12 +78,19 @@ var signers = map[string]func(*testing.T, time.Time) *trust.Signer{
 	"operator's, for this trust domain alone": operators(trust.ECDSAP256, catest.Spec{Edit: func(c *x509.Certificate) {
 		c.PermittedURIDomains, c.PermittedDNSDomainsCritical = []string{"cluster.local"}, true
 	}}),
+	nameless: operators(trust.ECDSAP256, catest.Spec{Edit: func(c *x509.Certificate) {
+		c.Subject = pkix.Name{}
+	}}),
 	"operator's, its own kind of key identifier": operators(trust.ECDSAP256, catest.Spec{Edit: func(c *x509.Certificate) {
 		c.SubjectKeyId = []byte("eight by")
 	}}),
 }
 
-const citadel14 = "root of Citadel 1.4"
+// The signers that others find fault with.
+const (
+	citadel14 = "root of Citadel 1.4"
+	nameless  = "operator's, without a name" // against RFC 5280 4.1.2.6
+)
 
 func selfSigned(keyType trust.KeyType) func(*testing.T, time.Time) *trust.Signer {
 	return func(t *testing.T, now time.Time) *trust.Signer {

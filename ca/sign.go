@@ -74,7 +74,11 @@ func newSigner(s *trust.Signer, self spiffeid.ID) (signFunc, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the signer for %s: %w", trust.Name(s.Cert()), err)
 	}
-	models, err := newModels(cf, s, self)
+	aki, err := authorityKeyID(parent)
+	if err != nil {
+		return nil, err
+	}
+	models, err := newModels(cf, s, self, aki)
 	if err != nil {
 		return nil, fmt.Errorf("try the signer for %s: %w", trust.Name(s.Cert()), err)
 	}
@@ -85,7 +89,7 @@ func newSigner(s *trust.Signer, self spiffeid.ID) (signFunc, error) {
 		}
 		var der []byte
 		if name := profileName(p.key); p.csr != nil {
-			der, err = signCSR(cf, name, p, san)
+			der, err = signCSR(cf, name, p, san, aki)
 		} else {
 			der, err = models[name].sign(s.Key(), p, san)
 		}
@@ -102,7 +106,7 @@ func newSigner(s *trust.Signer, self spiffeid.ID) (signFunc, error) {
 
 // newModels has cfssl sign a certificate of each profile, for a key that is
 // thrown away.
-func newModels(cf *local.Signer, s *trust.Signer, self spiffeid.ID) (map[string]*model, error) {
+func newModels(cf *local.Signer, s *trust.Signer, self spiffeid.ID, aki pkix.Extension) (map[string]*model, error) {
 	key, err := trust.ECDSAP256.Generate()
 	if err != nil {
 		return nil, err
@@ -119,7 +123,7 @@ func newModels(cf *local.Signer, s *trust.Signer, self spiffeid.ID) (map[string]
 	}
 	models := map[string]*model{}
 	for name := range profiles {
-		der, err := signCSR(cf, name, p, san)
+		der, err := signCSR(cf, name, p, san, aki)
 		if err != nil {
 			return nil, err
 		}
@@ -130,8 +134,8 @@ func newModels(cf *local.Signer, s *trust.Signer, self spiffeid.ID) (map[string]
 	return models, nil
 }
 
-// profile whitelists the public key of a request (C-1, C-2) and the one
-// extension that we set, and never makes a CA.
+// profile whitelists the public key of a request (C-1, C-2) and the extensions
+// that we set, and never makes a CA.
 func profile(usages ...string) *config.SigningProfile {
 	return &config.SigningProfile{
 		Usage:        append(usages, "server auth", "client auth"),
@@ -139,7 +143,7 @@ func profile(usages ...string) *config.SigningProfile {
 		ExpiryString: "1h",
 		CSRWhitelist: &config.CSRWhitelist{PublicKey: true, PublicKeyAlgorithm: true, SignatureAlgorithm: true},
 
-		ExtensionWhitelist:          map[string]bool{oidSubjectAltName.String(): true},
+		ExtensionWhitelist:          map[string]bool{oidSubjectAltName.String(): true, oidAuthorityKeyID.String(): true},
 		ClientProvidesSerialNumbers: true,
 	}
 }
@@ -152,7 +156,11 @@ func profileName(key crypto.PublicKey) string {
 	return profileSignature
 }
 
-func signCSR(cf *local.Signer, profile string, p *prepared, san pkix.Extension) ([]byte, error) {
+func signCSR(cf *local.Signer, profile string, p *prepared, extensions ...pkix.Extension) ([]byte, error) {
+	var set []signer.Extension
+	for _, e := range extensions {
+		set = append(set, signer.Extension{ID: config.OID(e.Id), Critical: e.Critical, Value: hex.EncodeToString(e.Value)})
+	}
 	text, err := cf.Sign(signer.SignRequest{
 		Request:   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: p.csr.Raw})),
 		Subject:   &signer.Subject{CN: p.commonName},
@@ -160,9 +168,8 @@ func signCSR(cf *local.Signer, profile string, p *prepared, san pkix.Extension) 
 		Serial:    p.serial,
 		NotBefore: p.validity.notBefore,
 		NotAfter:  p.validity.notAfter,
-		Extensions: []signer.Extension{
-			{ID: config.OID(san.Id), Critical: san.Critical, Value: hex.EncodeToString(san.Value)},
-		},
+
+		Extensions: set,
 	})
 	if err != nil {
 		return nil, err
