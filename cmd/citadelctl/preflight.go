@@ -18,8 +18,10 @@ import (
 )
 
 const (
-	// oldestMinor is of the oldest Kubernetes 1.x that citadel runs on.
-	oldestMinor = 29
+	// oldestMinor is of the oldest Kubernetes 1.x that knows all fields of deploy/:
+	// topologySpreadConstraints.matchLabelKeys and unhealthyPodEvictionPolicy are on
+	// by default from there.
+	oldestMinor = 27
 	// mostSkew is how far clocks may differ before certificates seem not to be
 	// valid yet.
 	mostSkew = time.Minute

@@ -141,3 +141,16 @@ func TestInstallRightsAreOfTheManifests(t *testing.T) {
 		}
 	}
 }
+
+// TestOldestKubernetesIsOneTruth: check, chart and manual say the same.
+func TestOldestKubernetesIsOneTruth(t *testing.T) {
+	for name, format := range map[string]string{"helm/istio-citadel/Chart.yaml": "kubeVersion: \">=1.%d.0-0\"\n", "UPGRADE.md": "**Kubernetes 1.%d or later**"} {
+		text, err := os.ReadFile("../../deploy/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf(format, oldestMinor); !strings.Contains(string(text), want) {
+			t.Errorf("%s does not say %q", name, want)
+		}
+	}
+}

@@ -73,7 +73,7 @@ func newSickWorld(t *testing.T) *world {
 // newCrowdedWorld is an old cluster with another authority at work, and a
 // namespace that is going away.
 func newCrowdedWorld(t *testing.T) *world {
-	w := &world{minor: "28", namespaces: []string{"default", "istio-system"}, root: catest.SelfSigned(t, time.Now(), catest.TrustDomain)}
+	w := &world{minor: "26", namespaces: []string{"default", "istio-system"}, root: catest.SelfSigned(t, time.Now(), catest.TrustDomain)}
 	w.terminating = "istio-system"
 	w.deployments = []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh", Name: "istiod", Labels: map[string]string{"app": "istiod"}}}}
 	w.configMaps = []corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: secretcontroller.RootsConfigMap},
