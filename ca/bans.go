@@ -46,8 +46,8 @@ func (b *Bans) check(c Caller) error {
 	whom := "identity " + c.id.String()
 	why, banned := b.identities[c.id]
 	if !banned && c.serial != nil {
-		whom = "the certificate of serial number " + c.serial.Text(16)
-		why, banned = b.serials[c.serial.Text(16)]
+		whom = "the certificate of serial number " + c.Certificate()
+		why, banned = b.serials[c.Certificate()]
 	}
 	if !banned {
 		return nil

@@ -32,3 +32,12 @@ func (c Caller) WithCertificate(serial *big.Int) Caller {
 	c.serial = serial
 	return c
 }
+
+// Certificate is the serial number of WithCertificate in hexadecimal; empty
+// when another kind of proof was given.
+func (c Caller) Certificate() string {
+	if c.serial == nil {
+		return ""
+	}
+	return c.serial.Text(16)
+}

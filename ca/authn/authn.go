@@ -26,6 +26,9 @@ type Request struct {
 	// Bearer is the token of the authorization metadata, without "Bearer "; empty
 	// if there is none.
 	Bearer string
+	// CSR is the certificate request of the call, PEM or DER, not looked at yet. It
+	// proves nothing: a join token is bound to the key in it.
+	CSR []byte
 }
 
 // Identity is who calls.
