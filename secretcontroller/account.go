@@ -87,6 +87,9 @@ func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.
 	if wait := c.ledge.penance(k, now); wait > 0 && !blocked(last.err) {
 		return wait, nil
 	}
+	if verdict.Reason == Vanished && c.gone(ctx, want.Account) {
+		return 0, nil // the watch brings the end of the account, or who came after it
+	}
 	if blocked(last.err) { // look before signing for nothing
 		if _, err := c.existing(ctx, want); blocked(err) {
 			return c.refuse(now, k, want, verdict, err)
@@ -336,6 +339,18 @@ func (c *Controller) guard(ctx context.Context) (context.Context, context.Cancel
 		return ctx, cancel, nil
 	}
 	return t.guard(ctx)
+}
+
+// gone tells whether a service account is surely no more, by the API server: a
+// Secret that vanished may have gone with it, and one made for it again would be
+// garbage at once.
+func (c *Controller) gone(ctx context.Context, account Account) (gone bool) {
+	_ = c.guarded(ctx, func(ctx context.Context) error { // what cannot be told is no end
+		found, err := c.set.Client.CoreV1().ServiceAccounts(account.Namespace).Get(ctx, account.Name, metav1.GetOptions{})
+		gone = apierrors.IsNotFound(err) || err == nil && found.UID != account.UID
+		return err
+	})
+	return gone
 }
 
 // removeOrphan deletes our Secret of a service account that is gone. Garbage

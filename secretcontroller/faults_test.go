@@ -580,3 +580,42 @@ func TestQuarrel(t *testing.T) {
 		r.right("default", "sleep")
 	}, serviceAccount("default", "sleep"))
 }
+
+// TestVanishedWithItsAccount: a Secret that goes with its service account is not
+// made again because the end of the account is not yet in the cache, where its
+// Secret's is.
+func TestVanishedWithItsAccount(t *testing.T) {
+	for name, another := range map[string]bool{"gone": false, "another under its name": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.start()
+				deaf := func(a clienttesting.Action) error {
+					if a.Matches("list", "serviceaccounts") || a.Matches("watch", "serviceaccounts") {
+						return errBroken
+					}
+					return nil
+				}
+				r.setFault(deaf)
+				r.api.breakWatches()
+				r.pass(5 * time.Minute) // the other caches hear again
+				r.take()
+				if err := r.people.CoreV1().ServiceAccounts("default").Delete(t.Context(), "sleep", metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				if another {
+					r.make(serviceAccount("default", "sleep"))
+				}
+				r.remove("default", "istio.sleep") // as garbage collection does
+				r.pass(time.Minute)
+				r.quiet()
+				r.setFault(nil)
+				r.pass(5 * time.Minute)
+				if another {
+					r.right("default", "sleep")
+				} else {
+					r.quiet()
+				}
+			}, serviceAccount("default", "sleep"))
+		})
+	}
+}
