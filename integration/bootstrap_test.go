@@ -21,11 +21,12 @@ import (
 
 	"citadel/ca/catest"
 	"citadel/ca/trust"
+	"citadel/integration/proxy"
 )
 
 // gate lets answers to the question for the CA secret pass when count of them
 // are there: then that many processes are about to make one.
-func gate(count int) fault {
+func gate(count int) proxy.Fault {
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	asked := 0 // guarded by mu
@@ -66,12 +67,12 @@ func TestReplicasThatStartAtOnceEndWithOneRoot(t *testing.T) {
 		accounts = append(accounts, makeAccount(t, makeNamespace(t, map[string]string{"ca.istio.io/env": "nobody"}), "sleep"))
 	}
 	middle := newProxy(t)
-	middle.start()
-	proxied := middle.via(t, s.account)
+	middle.Server.StartTLS()
+	proxied := s.account.via(t, middle)
 	var before *x509.Certificate
 	for round := range rounds {
 		ok := t.Run(fmt.Sprint(round), func(t *testing.T) {
-			middle.breaks(gate(replicas))
+			middle.Break(gate(replicas))
 			since := now(t)
 			for _, sa := range accounts {
 				s.launch(t, launch{account: proxied, binary: plain}, "--leader-elect=false", "--root-change-window", "0", "--listened-namespaces", sa.Namespace)
@@ -331,22 +332,22 @@ func TestUnreachableAPIServerIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	middle := newProxy(t)
-	middle.breaks(unreachable)
-	middle.start()
-	p := s.launch(t, launch{account: middle.via(t, s.account)})
+	middle.Break(proxy.Unreachable)
+	middle.Server.StartTLS()
+	p := s.launch(t, launch{account: s.account.via(t, middle)})
 	p.says(t, "trying again")
 	p.answers(t, "/healthz", http.StatusOK)
 	if text := p.answers(t, "/readyz", http.StatusServiceUnavailable); !strings.Contains(text, "Istio CA is not ready") {
 		t.Errorf("/readyz says %q", text)
 	}
-	middle.breaks(nil)
+	middle.Break(nil)
 	p.ready(t)
 	right(t, makeAccount(t, s.namespace(t), "sleep"), s.roots(t))
 }
 
 // failing answers the first such requests with 500, though some reach the API
 // server.
-func failing(method, name string, times int64, reach bool) fault {
+func failing(method, name string, times int64, reach bool) proxy.Fault {
 	var seen atomic.Int64
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if r.Method != method || !strings.HasSuffix(r.URL.Path, name) || seen.Add(1) > times {
@@ -356,7 +357,7 @@ func failing(method, name string, times int64, reach bool) fault {
 		if reach {
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		}
-		answerStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
+		proxy.Answer(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
 	}
 }
 
@@ -367,7 +368,7 @@ func TestFailuresNeverMakeASecondRoot(t *testing.T) {
 	own := catest.Root(t, time.Now(), catest.Spec{Name: "an operator's"})
 	stored := catest.Root(t, time.Now(), catest.Spec{Name: "a stored"})
 	for name, c := range map[string]struct {
-		fault    fault
+		fault    proxy.Fault
 		existing func(*testing.T, string) *corev1.Secret // nil: none
 		creates  int
 	}{
@@ -389,9 +390,9 @@ func TestFailuresNeverMakeASecondRoot(t *testing.T) {
 				want = must(trust.ParseCertificates(secret.Data["ca-cert.pem"]))(t)[0]
 			}
 			middle := newProxy(t)
-			middle.breaks(c.fault)
-			middle.start()
-			p := s.launch(t, launch{account: middle.via(t, s.account)})
+			middle.Break(c.fault)
+			middle.Server.StartTLS()
+			p := s.launch(t, launch{account: s.account.via(t, middle)})
 			p.ready(t)
 			if want == nil {
 				want = s.roots(t)[0]

@@ -14,6 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"citadel/integration/proxy"
 )
 
 // trouble injects faults by chance, from a seed that the test prints.
@@ -71,9 +73,9 @@ func (f *trouble) answer(w http.ResponseWriter, r *http.Request, next http.Handl
 	switch {
 	case strings.Contains(r.URL.Path, "/leases"):
 		next.ServeHTTP(w, r)
-	case r.URL.Query().Get("watch") != "" && f.kinds > cutWatch:
+	case proxy.IsWatch(r) && f.kinds > cutWatch:
 		f.watch(w, r, next)
-	case r.URL.Query().Get("watch") != "":
+	case proxy.IsWatch(r):
 		next.ServeHTTP(w, r)
 	case r.Method == http.MethodGet:
 		f.read(w, r, next)
@@ -85,9 +87,9 @@ func (f *trouble) answer(w http.ResponseWriter, r *http.Request, next http.Handl
 func (f *trouble) read(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	switch f.draws(map[faultKind]int{tooMany: 5, broken: 10, slow: 10}) {
 	case tooMany:
-		answerStatus(w, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, 1)
+		proxy.Answer(w, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, 1)
 	case broken:
-		answerStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
+		proxy.Answer(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
 	case slow:
 		f.delay(r.Context())
 		next.ServeHTTP(w, r)
@@ -99,14 +101,14 @@ func (f *trouble) read(w http.ResponseWriter, r *http.Request, next http.Handler
 func (f *trouble) write(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	switch f.draws(map[faultKind]int{conflict: 10, tooMany: 5, broken: 10, lostAnswer: 10, cutOff: 10, slow: 15}) {
 	case conflict:
-		answerStatus(w, http.StatusConflict, metav1.StatusReasonConflict, 0)
+		proxy.Answer(w, http.StatusConflict, metav1.StatusReasonConflict, 0)
 	case tooMany:
-		answerStatus(w, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, 1)
+		proxy.Answer(w, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, 1)
 	case broken:
-		answerStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
+		proxy.Answer(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
 	case lostAnswer:
 		next.ServeHTTP(httptest.NewRecorder(), r)
-		answerStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
+		proxy.Answer(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, 0)
 	case cutOff:
 		next.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)
@@ -129,11 +131,9 @@ func (f *trouble) watch(w http.ResponseWriter, r *http.Request, next http.Handle
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	case tooOld:
-		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintln(w, `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",`+
-			`"message":"too old resource version: 1 (2)","reason":"Expired","code":410}}`)
+		proxy.TooOld(w)
 	case refusedWatch:
-		answerStatus(w, http.StatusGone, metav1.StatusReasonExpired, 0)
+		proxy.Answer(w, http.StatusGone, metav1.StatusReasonExpired, 0)
 	}
 }
 
@@ -163,9 +163,9 @@ func sufferFaults(t *testing.T, faults *trouble) {
 	s := newSite(t)
 	ns := s.namespace(t)
 	middle := newProxy(t)
-	middle.breaks(faults.answer)
-	middle.start()
-	p := s.launch(t, launch{account: middle.via(t, s.account)})
+	middle.Break(faults.answer)
+	middle.Server.StartTLS()
+	p := s.launch(t, launch{account: s.account.via(t, middle)})
 	var accounts []*corev1.ServiceAccount
 	for wave := range 4 { // while watches come and go
 		accounts = append(accounts, makeAccounts(t, ns, fmt.Sprintf("wave-%d", wave), count/4)...)
@@ -176,7 +176,7 @@ func sufferFaults(t *testing.T, faults *trouble) {
 	victim := accounts[0]
 	deleteSecret(t, must(getSecret(t.Context(), ns, victim.Name))(t)) // it is still watching
 	right(t, victim, s.roots(t))
-	middle.breaks(nil)
+	middle.Break(nil)
 	right(t, makeAccount(t, ns, "last"), s.roots(t))
 	stays(t, 3*time.Second, func() error { return nil }) // whatever it has still in mind
 	checkWrittenOnce(t, accounts[1:], p)
@@ -199,8 +199,8 @@ func TestChangesWhileTheWatchesAreDownAreNotMissed(t *testing.T) {
 	s := newSite(t)
 	ns, later := s.namespace(t), makeNamespace(t, map[string]string{"ca.istio.io/env": "nobody"})
 	middle := newProxy(t)
-	middle.start()
-	p := s.launch(t, launch{account: middle.via(t, s.account)})
+	middle.Server.StartTLS()
+	p := s.launch(t, launch{account: s.account.via(t, middle)})
 	p.ready(t)
 	roots := s.roots(t)
 	robbed, gone, waiting := makeAccount(t, ns, "robbed"), makeAccount(t, ns, "gone"), makeAccount(t, later, "sleep")
@@ -209,13 +209,13 @@ func TestChangesWhileTheWatchesAreDownAreNotMissed(t *testing.T) {
 	unowned.OwnerReferences, unowned.Labels = nil, nil
 	must(plane.Client.CoreV1().Secrets(ns).Update(t.Context(), unowned, metav1.UpdateOptions{}))(t)
 
-	middle.breaks(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	middle.Break(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if r.Method == http.MethodGet && !strings.Contains(r.URL.Path, "/leases") {
 			panic(http.ErrAbortHandler)
 		}
 		next.ServeHTTP(w, r)
 	})
-	middle.server.CloseClientConnections()
+	middle.Server.CloseClientConnections()
 	since := now(t)
 	deleteAccount(t, gone)
 	deleteSecret(t, must(getSecret(t.Context(), ns, "robbed"))(t))
@@ -228,7 +228,7 @@ func TestChangesWhileTheWatchesAreDownAreNotMissed(t *testing.T) {
 		}
 		return nil
 	})
-	middle.breaks(nil)
+	middle.Break(nil)
 	right(t, robbed, roots)
 	right(t, added, roots)
 	right(t, waiting, roots)

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"citadel/integration/proxy"
 )
 
 // shortLease makes a silent leader's place free after 4s.
@@ -173,12 +175,12 @@ func TestLeaderWithoutAPIServerGivesUpAndComesBack(t *testing.T) {
 	s := newSite(t)
 	ns := s.namespace(t)
 	middle := newProxy(t)
-	middle.start()
-	p := s.launch(t, launch{account: middle.via(t, s.account)}, shortLease...)
+	middle.Server.StartTLS()
+	p := s.launch(t, launch{account: s.account.via(t, middle)}, shortLease...)
 	p.ready(t)
 	within(t, patience, func() error { return leads(t, p) })
-	middle.breaks(unreachable)
-	middle.server.CloseClientConnections()
+	middle.Break(proxy.Unreachable)
+	middle.Server.CloseClientConnections()
 	within(t, patience, func() error {
 		if leads(t, p) == nil {
 			return fmt.Errorf("it still leads")
@@ -187,7 +189,7 @@ func TestLeaderWithoutAPIServerGivesUpAndComesBack(t *testing.T) {
 	})
 	p.answers(t, "/healthz", 200)
 	accounts := makeAccounts(t, ns, "sa", 20)
-	middle.breaks(nil)
+	middle.Break(nil)
 	allRight(t, accounts, s.roots(t))
 	checkWrittenOnce(t, accounts, p)
 	lease := must(plane.Client.CoordinationV1().Leases(s.storage).Get(t.Context(), "istio-citadel", metav1.GetOptions{}))(t)

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"citadel/integration/proxy"
 )
 
 const stopLimit = 5 * time.Second
@@ -39,11 +41,11 @@ func TestStopDoesNotWaitForAnAPIServerThatHangs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	middle := newProxy(t)
-	middle.start()
-	p := s.launch(t, launch{account: middle.via(t, s.account)})
+	middle.Server.StartTLS()
+	p := s.launch(t, launch{account: s.account.via(t, middle)})
 	p.ready(t)
 	within(t, patience, func() error { return leads(t, p) })
-	middle.breaks(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() })
+	middle.Break(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() })
 	makeAccounts(t, s.namespace(t), "sa", 20)
 	if took := p.stop(t); took > stopLimit {
 		t.Errorf("it took %s, want at most %s", took, stopLimit)
@@ -54,9 +56,9 @@ func TestStopBeforeAnythingIsLoaded(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	middle := newProxy(t)
-	middle.breaks(unreachable)
-	middle.start()
-	p := s.launch(t, launch{account: middle.via(t, s.account)})
+	middle.Break(proxy.Unreachable)
+	middle.Server.StartTLS()
+	p := s.launch(t, launch{account: s.account.via(t, middle)})
 	p.says(t, "trying again")
 	if took := p.stop(t); took > stopLimit {
 		t.Errorf("it took %s, want at most %s", took, stopLimit)
