@@ -74,11 +74,11 @@ func NewKubernetesToken(s KubernetesTokens) (*KubernetesToken, error) {
 	}
 	switch {
 	case s.TrustDomain.IsZero():
-		return nil, errors.New("Kubernetes tokens need a trust domain")
+		return nil, errors.New("tokens of Kubernetes need a trust domain")
 	case s.Keys == nil || s.Review == nil:
-		return nil, errors.New("Kubernetes tokens need the API server's keys and reviews")
+		return nil, errors.New("tokens of Kubernetes need the API server's keys and reviews")
 	case slices.Contains(s.Audiences, ""):
-		return nil, errors.New("an audience of Kubernetes tokens is empty")
+		return nil, errors.New("an audience of tokens is empty")
 	case s.ReviewTTL < 0:
 		return nil, fmt.Errorf("the TTL of token reviews is negative: %s", s.ReviewTTL)
 	}
@@ -211,7 +211,7 @@ func (a *KubernetesToken) agree(c claims, r Reviewed) error {
 	switch {
 	case !r.Authenticated:
 		return errors.New("the API server does not accept the token (any more): its service account or pod may have been deleted")
-	case !contains(r.Audiences, a.settings.Audiences):
+	case !common(r.Audiences, a.settings.Audiences):
 		differs = "the audience"
 	case !isAccount || !slices.Contains(r.Groups, "system:serviceaccounts"):
 		differs = "that it is of a service account"
