@@ -113,7 +113,7 @@ func (n *Nodes) runs(account types.NamespacedName, node string) bool {
 		return false
 	}
 	for _, obj := range pods {
-		if p, ok := obj.(*pod); ok && !p.ended && p.Namespace == account.Namespace && p.account == account.Name {
+		if p, ok := obj.(*pod); ok && p.Namespace == account.Namespace && p.account == account.Name {
 			return true
 		}
 	}
@@ -144,7 +144,7 @@ func stripPod(obj any) (any, error) {
 
 func shared(s string) string { return unique.Make(s).Value() }
 
-// byNode is the index of pods by their node.
+// byNode is the index of the pods that have not ended by their node.
 const byNode = "node"
 
 func nodeOf(obj any) ([]string, error) {
