@@ -107,9 +107,8 @@ func wholeOldOrNew(tb testing.TB, d Dir, old texts, set Set) (isNew bool) {
 }
 
 // recovers insists that the next Install succeeds, and tidies up.
-func recovers(tb testing.TB, d Dir) {
+func recovers(tb testing.TB, d Dir, next Set) {
 	tb.Helper()
-	next := newSet(tb, "next")
 	install(tb, d, next)
 	shows(tb, d, next)
 	tidy(tb, d)
@@ -161,7 +160,7 @@ func installAndDie(at string) error {
 // operation on the file system, at its second, and so on until one runs
 // through. Each time all readers find a whole set, and the next Install works.
 func TestKilledAtEachOperation(t *testing.T) {
-	source, set := t.TempDir(), newSet(t, "new")
+	source, set, next := t.TempDir(), newSet(t, "new"), newSet(t, "next")
 	put(t, dirIn(source), textsOf(t, set))
 	for _, s := range scenarios(t) {
 		t.Run(s.name, func(t *testing.T) {
@@ -170,7 +169,7 @@ func TestKilledAtEachOperation(t *testing.T) {
 			for n := 1; ; n++ {
 				d, old := s.ready(t)
 				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), "CERTDIR_DIE_AT="+strconv.Itoa(n), "CERTDIR_SET="+source,
+				cmd.Env = append(os.Environ(), noWaitAtExit, "CERTDIR_DIE_AT="+strconv.Itoa(n), "CERTDIR_SET="+source,
 					"CERTDIR_FILES="+strings.Join([]string{d.Key, d.Chain, d.Roots}, ":"))
 				out, err := cmd.CombinedOutput()
 				killed := err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
@@ -183,7 +182,7 @@ func TestKilledAtEachOperation(t *testing.T) {
 				} else {
 					sawOld++
 				}
-				recovers(t, d)
+				recovers(t, d, next)
 				if t.Failed() {
 					t.Fatalf("killed at operation %d", n)
 				}
@@ -202,30 +201,30 @@ func TestKilledAtEachOperation(t *testing.T) {
 // from one on, as a full disk does. The old set stays, the error says what to
 // do, and when the cause has gone the next Install works.
 func TestFailureAtEachOperation(t *testing.T) {
-	set := newSet(t, "new")
+	set, next := newSet(t, "new"), newSet(t, "next")
 	for _, s := range scenarios(t) {
-		for _, c := range []struct {
-			errno syscall.Errno
-			says  string
-		}{
-			{syscall.ENOSPC, "free space on the file system of "},
-			{syscall.EROFS, "add ReadWritePaths="},
-			{syscall.EACCES, "must own "},
-			{syscall.EIO, "look into the kernel's log"},
+		for _, f := range []failure{
+			{syscall.ENOSPC, "free space on the file system of ", 0, false},
+			{syscall.ENOSPC, "free space on the file system of ", 0, true},
+			{syscall.EROFS, "add ReadWritePaths=", 0, false},
+			{syscall.EACCES, "must own ", 0, false},
+			{syscall.EIO, "look into the kernel's log", 0, false},
 		} {
-			for _, lasting := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%v lasting %v", s.name, c.errno, lasting), func(t *testing.T) {
-					t.Parallel()
-					for n := 1; ; n++ {
-						if failAt(t, s, set, failure{c.errno, c.says, n, lasting}) {
-							return
-						}
-						if t.Failed() {
-							t.Fatalf("failed at operation %d", n)
-						}
+			t.Run(fmt.Sprintf("%s/%v lasting %v", s.name, f.errno, f.lasting), func(t *testing.T) {
+				t.Parallel()
+				for ranThrough := false; !ranThrough; {
+					f.at++
+					d, old := s.ready(t)
+					ranThrough = f.happen(t, d, old, set)
+					recovers(t, d, next)
+					if t.Failed() {
+						t.Fatalf("failed at operation %d", f.at)
 					}
-				})
-			}
+				}
+				if f.at < 40 {
+					t.Errorf("only %d operations", f.at)
+				}
+			})
 		}
 	}
 }
@@ -237,9 +236,8 @@ type failure struct {
 	lasting bool
 }
 
-// failAt has one Install fail, and tells whether it had fewer operations.
-func failAt(t *testing.T, s scenario, set Set, f failure) (ranThrough bool) {
-	d, old := s.ready(t)
+// happen has one Install fail, and tells whether it had fewer operations.
+func (f failure) happen(t *testing.T, d Dir, old texts, set Set) (ranThrough bool) {
 	count, failed := 0, ""
 	faulty := d
 	faulty.before = func(operation, path string) error {
@@ -268,7 +266,6 @@ func failAt(t *testing.T, s scenario, set Set, f failure) (ranThrough bool) {
 			t.Errorf("the error has several lines: %v", err)
 		}
 	}
-	recovers(t, d)
 	return failed == ""
 }
 
