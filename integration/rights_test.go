@@ -122,7 +122,20 @@ func useEveryRight(t *testing.T, s *site, ns string, flags ...string) {
 	foreign := createSecret(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "istio.taken"}})
 	taken := makeAccount(t, ns, "taken")
 	createSecret(t, secret14(t, catest.Citadel14Root(t, time.Now(), trustDomain), ns, "gone", time.Now(), time.Hour))
+	expired, _ := s.joinToken(t, time.Now().Add(-49*time.Hour))
 	p := s.start(t, flags...)
+	p.serves(t)
+	_, bearer := s.joinToken(t, time.Now())
+	cfg := p.api(roots)
+	cfg.Token = bearer
+	must(sign(t, cfg, "host"))(t)
+	within(t, patience, func() error {
+		_, err := plane.Client.CoreV1().Secrets(s.storage).Get(t.Context(), expired, metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("a join token that expired two days ago: %v", err)
+		}
+		return nil
+	})
 	sa := makeAccount(t, ns, "sleep")
 	secret := right(t, sa, roots)
 	emptied := secret.DeepCopy()

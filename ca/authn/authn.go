@@ -21,8 +21,9 @@ import (
 // Request is what a call brings along to prove who makes it.
 type Request struct {
 	// Client is what the TLS handshake has proven; nil without a client
-	// certificate.
-	Client *Client
+	// certificate, or where ClientErr says why that proves nothing.
+	Client    *Client
+	ClientErr error
 	// Bearer is the token of the authorization metadata, without "Bearer "; empty
 	// if there is none.
 	Bearer string

@@ -73,6 +73,9 @@ func (ClientCertificate) Kind() string { return "client certificate" }
 // Authenticate is of Authenticator. A connection outlives handshakes: the
 // times are checked at each call.
 func (a ClientCertificate) Authenticate(_ context.Context, now time.Time, r Request) (Identity, error) {
+	if r.ClientErr != nil {
+		return Identity{}, r.ClientErr
+	}
 	if r.Client == nil {
 		return Identity{}, ErrNoProof
 	}

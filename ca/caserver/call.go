@@ -74,12 +74,15 @@ func (s *Server) issue(ctx context.Context, now time.Time, req request, call *Ca
 		return nil, err
 	}
 	defer done()
+	if err := s.set.Ready(); err != nil {
+		return nil, &ca.Error{Class: ca.CANotReady, Reason: "Istio CA is not ready", Cause: err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
-	var r authn.Request
-	r.Client, call.Address = peerOf(ctx)
-	r.Bearer, r.CSR = bearer(ctx), req.csr
-	id, tried, err := s.set.Authenticators.Authenticate(ctx, now, r)
+	handshake, address := peerOf(ctx)
+	call.Address = address
+	id, tried, err := s.set.Authenticators.Authenticate(ctx, now,
+		authn.Request{Client: handshake.client, ClientErr: handshake.clientErr, Bearer: bearer(ctx), CSR: req.csr})
 	call.Tried, call.Caller, call.Identity = tried, id.Caller.ID(), id.Caller.ID()
 	if err != nil {
 		return nil, err

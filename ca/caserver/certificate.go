@@ -3,7 +3,9 @@ package caserver
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,11 +64,24 @@ func (o *OwnCertificate) issue(now time.Time) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.verify(now, chain); err != nil {
+		return nil, err
+	}
 	cert := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, c := range append(chain, anchor(chain[len(chain)-1], o.Authority.Signer().Roots())...) {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
 	return cert, nil
+}
+
+// verify does as clients will: an operator's own CA may be constrained to other
+// names.
+func (o *OwnCertificate) verify(now time.Time, chain []*x509.Certificate) error {
+	opts := x509.VerifyOptions{CurrentTime: now, Roots: trust.Pool(o.Authority.Signer().Roots()), Intermediates: trust.Pool(chain[1:])}
+	if _, err := chain[0].Verify(opts); err != nil {
+		return fmt.Errorf("the serving certificate for %s does not verify: %w", strings.Join(chain[0].DNSNames, ", "), err)
+	}
+	return nil
 }
 
 // anchor is the root that signed the last of a chain. It is sent along: a host

@@ -16,32 +16,35 @@ import (
 
 // handshaker is the server's side of TLS. A client certificate is asked for and
 // verified if it is given, against the roots of now at each handshake; there is
-// no session to resume, so that none outlives a change of roots.
+// no session to resume, so that none outlives a change of roots. One that does
+// not verify proves nothing, and each call is told why: an alert could not say.
 type handshaker struct{ server *Server }
 
 // proven is what a handshake leaves with its connection.
 type proven struct {
 	credentials.TLSInfo
-	client *authn.Client // nil without a client certificate
+	client    *authn.Client // nil without a client certificate that verified
+	clientErr error         // why it did not
 }
 
 // ServerHandshake is of credentials.TransportCredentials.
 func (h *handshaker) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var client *authn.Client
+	var p proven
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: h.server.set.Certificate, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
-		VerifyConnection: func(state tls.ConnectionState) (err error) {
+		VerifyConnection: func(state tls.ConnectionState) error {
 			if len(state.PeerCertificates) > 0 {
-				client, err = authn.VerifyClient(time.Now(), h.server.bundle(), state.PeerCertificates, h.server.set.RenewExpiredFor)
+				p.client, p.clientErr = authn.VerifyClient(time.Now(), h.server.bundle(), state.PeerCertificates, h.server.set.RenewExpiredFor)
 			}
-			return err
+			return nil
 		},
 	}
 	conn, info, err := credentials.NewTLS(cfg).ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	return conn, proven{TLSInfo: info.(credentials.TLSInfo), client: client}, nil
+	p.TLSInfo = info.(credentials.TLSInfo)
+	return conn, p, nil
 }
 
 func (s *Server) bundle() *x509bundle.Bundle {
@@ -66,11 +69,11 @@ func (h *handshaker) OverrideServerName(string) error { return nil }
 
 // peerOf is what the handshake of a call's connection has proven, and the
 // address at its other end.
-func peerOf(ctx context.Context) (*authn.Client, string) {
+func peerOf(ctx context.Context) (proven, string) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return nil, ""
+		return proven{}, ""
 	}
 	info, _ := p.AuthInfo.(proven)
-	return info.client, p.Addr.String()
+	return info, p.Addr.String()
 }

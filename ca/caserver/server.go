@@ -39,6 +39,12 @@ type Settings struct {
 	RenewExpiredFor time.Duration
 	// Certificate is what the server shows at a handshake. Required.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Ready is asked before each certificate: its error is why none can be made
+	// now. May be nil.
+	Ready func() error
+	// Unary and Stream intercept each call, for metrics. May be nil.
+	Unary  grpc.UnaryServerInterceptor
+	Stream grpc.StreamServerInterceptor
 	// MayImpersonate tells whether a node proxy may ask for a workload's
 	// certificate. Nil: nobody may.
 	MayImpersonate func(ctx context.Context, node authn.Identity, workload spiffeid.ID) error
@@ -126,9 +132,12 @@ func New(set Settings) (*Server, error) {
 	if set.Observe == nil {
 		set.Observe = func(Call) {}
 	}
+	if set.Ready == nil {
+		set.Ready = func() error { return nil }
+	}
 	s := &Server{set: set, limits: newLimiter(set.Limits), health: health.NewServer()}
 	s.SetRoots(set.Authority.Signer().Roots())
-	s.grpc = grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.Creds(&handshaker{server: s}),
 		grpc.ConnectionTimeout(handshakeLimit),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -137,8 +146,15 @@ func New(set Settings) (*Server, error) {
 		grpc.ReadBufferSize(smallBuffer), grpc.WriteBufferSize(smallBuffer), grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idlePing, Timeout: pingLimit, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: ageGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: fastestPing, PermitWithoutStream: true}),
-		grpc.UnaryInterceptor(s.recovered),
-	)
+		grpc.ChainUnaryInterceptor(s.recovered),
+	}
+	if set.Unary != nil {
+		options = append(options, grpc.ChainUnaryInterceptor(set.Unary))
+	}
+	if set.Stream != nil {
+		options = append(options, grpc.ChainStreamInterceptor(set.Stream))
+	}
+	s.grpc = grpc.NewServer(options...)
 	auth.RegisterIstioCertificateServiceServer(s.grpc, s)
 	auth.RegisterIstioCAServiceServer(s.grpc, s)
 	citadelv1.RegisterAgentServiceServer(s.grpc, s)

@@ -55,6 +55,7 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c.checkTimes()
 	c.checkWorkloads()
 	c.checkSigner()
+	c.checkAPI()
 	c.checkReplicas()
 	c.checkLogs()
 	c.checkLiveness()
@@ -273,9 +274,6 @@ func (c *config) advice() []string {
 	}
 	if c.livenessInterval != 0 && c.livenessPath == "" {
 		say("liveness-probe-interval", " does nothing without --liveness-probe-path")
-	}
-	if c.serverOnly {
-		say("server-only", ": no secret controller runs, and this version serves nothing else")
 	}
 	return out
 }

@@ -196,7 +196,27 @@ func TestConfig(t *testing.T) {
 		"clocks are hardly judged":    {nil, []string{"--max-clock-skew=3m"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--max-clock-skew 3m0s: ") }},
 		"clocks are judged well":      {nil, []string{"--max-clock-skew=30s"}, func(c *config) bool { return len(c.advice()) == 0 }},
 		"JSON by the ancestor's flag": {nil, []string{"--log_as_json"}, func(c *config) bool { return c.logFormat == "json" }},
-		"server only":                 {nil, []string{"--server-only"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--server-only") }},
+		"server only":                 {nil, []string{"--server-only"}, func(c *config) bool { return c.serverOnly && len(c.advice()) == 0 }},
+		"server only, of nothing":     {nil, []string{"--server-only", "--grpc-port=0"}, nil},
+		"names of the CSR API": {nil, []string{"--citadel-storage-namespace=ca"}, func(c *config) bool {
+			return slices.Equal(c.serverNames, []string{"istio-ca", "istio-citadel", "istio-citadel.ca", "istio-citadel.ca.svc", "istio-citadel.ca.svc.cluster.local"})
+		}},
+		"addresses of the CSR API": {nil, []string{"--grpc-host-identities=ca.example, 192.0.2.1,2001:db8::1"}, func(c *config) bool {
+			return c.serverNames[0] == "ca.example" && len(c.serverNames) == 4 && len(c.serverAddrs) == 2
+		}},
+		"names that are none":           {nil, []string{"--grpc-host-identities=a_b"}, nil},
+		"port that is none":             {nil, []string{"--grpc-port=65536"}, nil},
+		"certificate without key":       {nil, []string{"--grpc-cert-file=/dev/null"}, nil},
+		"certificate that is not there": {nil, []string{"--grpc-cert-file=/nowhere/a", "--grpc-key-file=/nowhere/b"}, nil},
+		"negative grace for expired":    {nil, []string{"--renew-expired-for=-1s"}, nil},
+		"negative review":               {nil, []string{"--token-review-ttl=-1s"}, nil},
+		"tokens for anybody":            {nil, []string{"--token-audiences=,"}, nil},
+		"negative rate":                 {nil, []string{"--grpc-rate=-1"}, nil},
+		"rate that is none":             {nil, []string{"--grpc-caller-rate=NaN"}, nil},
+		"burst of nothing":              {nil, []string{"--grpc-caller-burst=0"}, nil},
+		"nobody in flight":              {nil, []string{"--grpc-max-in-flight=0"}, nil},
+		"node proxies":                  {nil, []string{"--trusted-node-accounts=istio-system/ztunnel, a/b"}, func(c *config) bool { return slices.Equal(c.trustedNodes, []string{"istio-system/ztunnel", "a/b"}) }},
+		"node proxy of no namespace":    {nil, []string{"--trusted-node-accounts=ztunnel"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := configure(t, c.env, c.args...)

@@ -17,6 +17,7 @@ import (
 // kept where the thing exists.
 type metrics struct {
 	registry *prometheus.Registry
+	api      *apiMetrics
 	created  prometheus.Counter
 	deleted  prometheus.Counter
 	remade   prometheus.Counter
@@ -48,6 +49,7 @@ func newMetrics() *metrics {
 	}
 	m.registry.MustRegister(m.created, m.deleted, m.remade, m.csrErr, m.signErr, m.writes, m.took, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.api = newAPIMetrics(m.registry)
 	return m
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"citadel/ca"
+	"citadel/ca/authn"
+	"citadel/ca/caserver"
 	"citadel/ca/catest"
 	"citadel/secretcontroller"
 )
@@ -46,6 +48,7 @@ func TestMetricNames(t *testing.T) {
 		return secretcontroller.Status{Leading: true, SoonestExpiry: time.Now(), SoonestRenewal: time.Now(), LastSuccess: time.Now()}
 	}})
 	m.observe(quiet(), secretcontroller.Observation{Object: "Secret", Err: &ca.Error{Class: ca.CSRError}})
+	m.api.observe(caserver.Call{Tried: []authn.Outcome{{Kind: "client certificate"}}})
 	_, names := scrape(t, m)
 	for _, want := range []string{
 		// the ancestor's
@@ -53,11 +56,14 @@ func TestMetricNames(t *testing.T) {
 		"citadel_secret_controller_secret_deleted_cert_count", "citadel_secret_controller_csr_err_count", "citadel_secret_controller_csr_sign_err_count",
 		"citadel_server_root_cert_expiry_timestamp", "citadel_server_root_cert_expiry_seconds",
 		"citadel_server_cert_chain_expiry_timestamp", "citadel_server_cert_chain_expiry_seconds", "istio_build",
+		"citadel_server_csr_count", "citadel_server_authentication_failure_count", "citadel_server_csr_parsing_err_count",
+		"citadel_server_id_extraction_err_count", "citadel_server_csr_sign_err_count", "citadel_server_success_cert_issuance_count",
 		// what it lacked
 		"citadel_secret_controller_refreshes_total", "citadel_secret_controller_write_seconds", "citadel_leader",
 		"citadel_secret_controller_secrets", "citadel_secret_controller_secrets_in_error", "citadel_secret_controller_queue_depth",
 		"citadel_secret_controller_soonest_expiry_timestamp", "citadel_secret_controller_soonest_renewal_timestamp",
 		"citadel_secret_controller_last_success_timestamp",
+		"citadel_server_issuance_seconds", "citadel_server_rate_limited_count", "citadel_server_authentications_total",
 	} {
 		if !names[want] {
 			t.Errorf("%s is missing", want)

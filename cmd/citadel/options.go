@@ -50,6 +50,8 @@ type options struct {
 	retryPeriod   time.Duration
 	maxSkew       time.Duration
 
+	apiOptions
+
 	monitoringPort   int
 	profiling        bool
 	logFormat        string
@@ -65,6 +67,7 @@ func newOptions(flags *daemon.Flags) *options {
 	o.clusterFlags(flags.Section("Cluster and namespaces"))
 	o.authorityFlags(flags.Section("Certificate authority"))
 	o.workloadFlags(flags.Section("Workload certificates"))
+	o.apiFlags(flags.Section("CSR API"))
 	o.replicaFlags(flags.Section("Replicas and load"))
 	o.monitorFlags(flags.Section("Monitoring and logs"))
 	o.retiredFlags(flags.Section("Retired"))
@@ -136,7 +139,6 @@ func (o *options) retiredFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.upstreamCA, "upstream-ca-address", "", "")
 	_ = f.MarkHidden("upstream-ca-address") // the flag exists: it stands one line above
 	const (
-		noAPI      = "this version does not serve the CSR API"
 		noUpstream = "there is no upstream CA"
 		probes     = "citadel is checked each time that the file of --liveness-probe-path is touched, and by /healthz"
 		logs       = "use --log-format and --log-level"
@@ -145,7 +147,6 @@ func (o *options) retiredFlags(f *pflag.FlagSet) {
 		noPolicy   = "namespaces are chosen by --listened-namespaces and labels"
 	)
 	for name, why := range map[string]string{
-		"grpc-port": noAPI, "grpc-host-identities": noAPI, "grpc-hostname": noAPI,
 		"org": noUpstream, "requested-ca-cert-ttl": noUpstream, "key-size": "use --key-type",
 		"upstream-ca-cert-file": noUpstream, "upstream-auth": noUpstream,
 		"probe-check-interval": probes,
@@ -159,7 +160,7 @@ func (o *options) retiredFlags(f *pflag.FlagSet) {
 		o.flags.Retired(f, name, why, false)
 	}
 	for name, why := range map[string]string{
-		"sds-enabled": noAPI, "sign-ca-certs": noCA, "explicit-opt-in": noPolicy,
+		"sds-enabled": "Kubernetes tokens are always accepted", "sign-ca-certs": noCA, "explicit-opt-in": noPolicy,
 		"logtostderr": logs, "alsologtostderr": logs, "enable-jitter-for-root-cert-rotator": "roots are not rotated by themselves",
 	} {
 		o.flags.Retired(f, name, why, true)

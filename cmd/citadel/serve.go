@@ -158,6 +158,9 @@ func (p *process) work(ctx context.Context) error {
 	if !p.cfg.serverOnly {
 		group.Go(func() error { return p.control(ctx, client, authority) })
 	}
+	if p.cfg.grpcPort > 0 {
+		group.Go(func() error { return p.serveAPI(ctx, client, authority) })
+	}
 	return group.Wait()
 }
 

@@ -33,14 +33,13 @@ var (
 	// storageRights are needed in the storage namespace.
 	storageRights = []right{
 		{resource: "configmaps", name: secretcontroller.LegacyConfigMap, verbs: []string{"list", "watch", "update", "delete"}},
+		{resource: "configmaps", name: kube.BansConfigMap, verbs: []string{"get"}},
 		{group: "coordination.k8s.io", resource: "leases", verbs: []string{"create"}},
 		{group: "coordination.k8s.io", resource: "leases", name: kube.LeaseName, verbs: []string{"get", "update"}},
 	}
 	// storageExtra is contained in spaceRights where these are of all namespaces.
 	storageExtra = []right{
-		{resource: "secrets", name: kube.CASecret, verbs: []string{"get"}},
-		{resource: "secrets", name: kube.PluggedSecret, verbs: []string{"get"}},
-		{resource: "secrets", verbs: []string{"create"}},
+		{resource: "secrets", verbs: []string{"get", "list", "create", "update", "delete"}},
 		{resource: "configmaps", verbs: []string{"create"}},
 	}
 )
@@ -63,10 +62,11 @@ var unnamespaced = []string{"namespaces", "clusterroles", "clusterrolebindings"}
 
 // needed lists the service account's rights, one verb each.
 func needed(scope secretcontroller.Scope) []authorizationv1.ResourceAttributes {
-	all := single(slices.Concat(storageRights, storageExtra), scope.StorageNamespace)
+	all := single(storageRights, scope.StorageNamespace)
 	if len(scope.Listed) == 0 {
 		return append(all, single(slices.Concat(clusterRights, spaceRights), metav1.NamespaceAll)...)
 	}
+	all = append(all, single(storageExtra, scope.StorageNamespace)...)
 	for _, namespace := range scope.Listed {
 		all = append(all, single(spaceRights, namespace)...)
 	}

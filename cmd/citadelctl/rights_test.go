@@ -116,8 +116,8 @@ func TestNeeded(t *testing.T) {
 	if want := map[string]int{"mesh": stored, "a": each, "b": each}; !maps.Equal(count, want) {
 		t.Errorf("asked for %v, want %v", count, want)
 	}
-	if len(all) != stored+each+wide {
-		t.Errorf("%d rights for all namespaces, want %d", len(all), stored+each+wide)
+	if want := len(ofRights(storageRights)) + each + wide; len(all) != want {
+		t.Errorf("%d rights for all namespaces, want %d", len(all), want)
 	}
 }
 

@@ -24,8 +24,9 @@ const (
 
 // Citadel is a running citadel process.
 type Citadel struct {
-	// Port is its monitoring port.
-	Port   int
+	// Port is its monitoring port, and APIPort that of the CSR API.
+	Port, APIPort int
+
 	cmd    *exec.Cmd
 	exited chan struct{}
 	err    error // set before exited is closed
@@ -43,12 +44,15 @@ type Run struct {
 
 // StartCitadel starts the process and returns at once. It dies with this one.
 func StartCitadel(r Run) (*Citadel, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+	c := &Citadel{exited: make(chan struct{})}
+	for _, port := range []*int{&c.Port, &c.APIPort} {
+		var err error
+		if *port, err = freePort(); err != nil {
+			return nil, err
+		}
 	}
-	c := &Citadel{Port: port, exited: make(chan struct{})}
-	c.cmd = exec.Command(r.Binary, append([]string{"--kube-config", r.Kubeconfig, "--monitoring-port", strconv.Itoa(port)}, r.Flags...)...)
+	c.cmd = exec.Command(r.Binary, append([]string{"--kube-config", r.Kubeconfig,
+		"--monitoring-port", strconv.Itoa(c.Port), "--grpc-port", strconv.Itoa(c.APIPort)}, r.Flags...)...)
 	c.cmd.Stdout, c.cmd.Stderr = r.Stdout, r.Stderr
 	c.cmd.Env = append(os.Environ(), r.Env...)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

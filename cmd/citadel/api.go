@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"k8s.io/client-go/kubernetes"
+
+	"citadel/ca"
+	"citadel/ca/authn"
+	"citadel/ca/caserver"
+	"citadel/ca/kube"
+)
+
+const (
+	// bansEvery is how soon a ban counts on every replica.
+	bansEvery = 5 * time.Second
+	// apiGrace is what calls under way have to end after a stop.
+	apiGrace = 3 * time.Second
+	// joinLookups bounds how many join tokens a second are looked up: each costs
+	// the API server a read, and anybody can send one.
+	joinLookups = 200
+	// sweepEvery and keepTokens say when join tokens that expired are deleted.
+	sweepEvery = 10 * time.Minute
+	keepTokens = 24 * time.Hour
+	// ownAccount is the service account of deploy/.
+	ownAccount = "istio-citadel-service-account"
+)
+
+// serveAPI serves the CSR API until ctx ends. A port that is taken ends the
+// process: half of it is not what anybody started.
+func (p *process) serveAPI(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
+	if err := p.awaitBans(ctx, client, authority); err != nil {
+		return nil // ctx has ended
+	}
+	server, err := p.newAPI(client, authority)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(p.cfg.grpcPort)))
+	if err != nil {
+		return fmt.Errorf("--grpc-port: %w", err)
+	}
+	p.log.Info("CSR API", "address", listener.Addr().String(), "names", p.cfg.serverNames)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Serve(ctx, listener, apiGrace) })
+	group.Go(func() error {
+		every(ctx, time.Second, func() { server.SetServing(p.ready() == nil) })
+		return nil
+	})
+	group.Go(func() error {
+		every(ctx, bansEvery, func() { _ = p.readBans(ctx, client, authority) })
+		return nil
+	})
+	group.Go(func() error { every(ctx, sweepEvery, func() { p.sweepTokens(ctx, client) }); return nil })
+	return group.Wait()
+}
+
+// every does something now and then again and again until ctx ends.
+func every(ctx context.Context, wait time.Duration, do func()) {
+	ticker := time.NewTicker(wait)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		do()
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *process) newAPI(client kubernetes.Interface, authority *ca.Authority) (*caserver.Server, error) {
+	certificate, err := p.servingCertificate(authority)
+	if err != nil {
+		return nil, err
+	}
+	limits := caserver.Limits{PerCaller: p.cfg.callerRate, PerCallerBurst: p.cfg.callerBurst, PerSecond: p.cfg.allRate, InFlight: p.cfg.inFlight}
+	if limits.PerCaller == 0 {
+		limits.PerCaller = math.MaxFloat64
+	}
+	return caserver.New(caserver.Settings{
+		Authority: authority, Authenticators: p.authenticators(client), RenewExpiredFor: p.cfg.renewExpired,
+		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.clockWrong,
+		Unary: p.metrics.api.grpc.UnaryServerInterceptor(), Stream: p.metrics.api.grpc.StreamServerInterceptor(),
+	})
+}
+
+// authenticators in the order in which proof counts.
+func (p *process) authenticators(client kubernetes.Interface) authn.Chain {
+	return authn.Chain{
+		authn.ClientCertificate{RenewExpiredFor: p.cfg.renewExpired},
+		authn.Join{TrustDomain: p.cfg.td, Tokens: kube.JoinTokens{Client: client, Namespace: p.cfg.namespace},
+			Lookups: rate.NewLimiter(joinLookups, joinLookups)},
+	}
+}
+
+// servingCertificate is that of the flags' files, or one of our own authority.
+// Either is tried now: a mistake must not wait for the first client.
+func (p *process) servingCertificate(authority *ca.Authority) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	if p.cfg.certFile != "" {
+		files := &certificateFiles{cert: p.cfg.certFile, key: p.cfg.keyFile, tell: func(err error) {
+			p.log.Error("the serving certificate's files changed, and are not used", "err", err)
+		}}
+		if err := files.load(); err != nil {
+			return nil, fmt.Errorf("--grpc-cert-file: %w", err)
+		}
+		return files.ForHandshake, nil
+	}
+	id, err := spiffeid.FromPathf(p.cfg.td, "/ns/%s/sa/%s", p.cfg.namespace, ownAccount)
+	if err != nil {
+		return nil, fmt.Errorf("name the CSR API's server: %w", err)
+	}
+	own := &caserver.OwnCertificate{Authority: authority, ID: id, DNSNames: p.cfg.serverNames, Addresses: p.cfg.serverAddrs}
+	if _, err := own.Certificate(time.Now()); err != nil {
+		return nil, fmt.Errorf("make a certificate for the CSR API (its names come from --grpc-host-identities): %w", err)
+	}
+	return own.ForHandshake, nil
+}
+
+// awaitBans reads the bans before anybody is answered. It returns an error only
+// when ctx ends first.
+func (p *process) awaitBans(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
+	for p.readBans(ctx, client, authority) != nil {
+		select {
+		case <-time.After(bansEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// readBans has the authority go by the bans that are stored now. A list that
+// cannot be read leaves those of before.
+func (p *process) readBans(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
+	list, err := kube.ReadBans(ctx, client, p.cfg.namespace)
+	if err == nil {
+		var bans ca.Bans
+		if bans, err = list.Bans(); err == nil {
+			authority.SetBans(bans)
+			return nil
+		}
+	}
+	if ctx.Err() == nil {
+		p.log.Error("the bans are not read; those of before hold", "err", err)
+	}
+	return err
+}
+
+func (p *process) sweepTokens(ctx context.Context, client kubernetes.Interface) {
+	tokens := kube.JoinTokens{Client: client, Namespace: p.cfg.namespace}
+	if err := tokens.Sweep(ctx, time.Now(), keepTokens); err != nil && ctx.Err() == nil {
+		p.log.Warn("join tokens that expired are not all deleted", "err", err)
+	}
+}
+
+// observeCall counts a call, and logs one that failed. Those that did not have
+// their audit records.
+func (p *process) observeCall(c caserver.Call) {
+	p.metrics.api.observe(c)
+	if c.Err == nil {
+		return
+	}
+	attrs := []any{"method", c.Method, "ref", c.Ref, "code", c.Code.String(), "peer", c.Address, "err", c.Err}
+	if !c.Caller.IsZero() {
+		attrs = append(attrs, "caller", c.Caller.String())
+	}
+	if c.Identity != c.Caller {
+		attrs = append(attrs, "for", c.Identity.String())
+	}
+	switch c.Code {
+	case codes.Internal, codes.Unavailable, codes.Unknown:
+		p.log.Error("no certificate for a caller", attrs...)
+	default:
+		p.log.Warn("no certificate for a caller", attrs...)
+	}
+}
