@@ -130,6 +130,10 @@ func TestTokensThatAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rs512, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS512, Key: jose.JSONWebKey{Key: signingKey(t, "RS384"), KeyID: "RS384"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	payload := func() string { b, _ := base64.RawURLEncoding.DecodeString(parts[1]); return string(b) }()
 	for name, c := range map[string]struct{ token, err string }{
 		"no end":                 {with(map[string]any{"exp": nil}), "the token has no end (exp)"},
@@ -148,7 +152,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 		"no signature":           {parts[0] + "." + parts[1] + ".", "the token's signature is wrong"},
 		"another's signature":    {parts[0] + "." + parts[1] + "." + strings.Split(with(map[string]any{"jti": "x"}), ".")[2], "the token's signature is wrong"},
 		"another algorithm":      {forged(`{"alg":"ES384","kid":"ES256"}`, payload, nil), "the token's signature is wrong"},
-		"an algorithm not named": {forged(`{"alg":"RS512","kid":"RS384"}`, payload, nil), "the token's signature is wrong"},
+		"an algorithm not named": {compact(t, rs512, podToken(now, nil)), "the token's signature is wrong"},
 		"an unknown key":         {sign(t, "ES256-2", podToken(now, nil)), "the token's key is not known, and new keys could not be fetched: they were fetched a moment ago"},
 		"a critical header":      {header("crit", []string{"exp"}), "the token has a header crit, which is not supported"},
 		"a payload not encoded":  {header("b64", true), "the token has a header b64, which is not supported"},
@@ -176,6 +180,9 @@ func TestTokensThatAreRefused(t *testing.T) {
 				t.Errorf("%s: the error holds a part of the token: %v", name, err)
 			}
 		}
+	}
+	if _, err := r.offline.verify(t.Context(), now, with(map[string]any{"iss": "https://accounts.example.org"})); err == nil {
+		t.Error("what a glance at a token has shown is not held against what is verified")
 	}
 	r.asks(t, 0)
 }
@@ -379,6 +386,16 @@ func TestRefusalsAreBrief(t *testing.T) {
 		t.Error(err)
 	}
 	r.asks(t, 2)
+
+	always := newKubernetesRig(t, 0, "ES256")
+	always.server.answer = deleted
+	if err := always.try(t, now, token); err == nil {
+		t.Error("a refused token counts")
+	}
+	always.server.answer = nil
+	if err := always.try(t, now, token); err != nil {
+		t.Errorf("a refusal is remembered although the API server is to be asked always: %v", err)
+	}
 }
 
 // TestAPIServerDown (K-17): tokens accepted lately count until their time is
