@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"citadel/ca/authn"
@@ -86,6 +88,43 @@ func (s *site) joinToken(t *testing.T, now time.Time) (secret, bearer string) {
 		t.Fatal(err)
 	}
 	return kube.JoinTokenPrefix + token.ID, bearer
+}
+
+// TestKubernetesTokenIsProof, until its service account is gone.
+func TestKubernetesTokenIsProof(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ns := s.namespace(t)
+	p := s.start(t, "--token-review-ttl", "0")
+	roots := s.roots(t)
+	sa := makeAccount(t, ns, "sleep")
+	cfg := p.api(roots)
+	cfg.Token = s.kubernetesToken(t, sa)
+	p.serves(t)
+	within(t, patience, func() error { // the API server's keys are on their way
+		issued, err := sign(t, cfg, "proxy")
+		if err == nil && issued.Chain[0].URIs[0].Path != "/ns/"+ns+"/sa/sleep" {
+			t.Errorf("issued for %s", issued.Chain[0].URIs[0])
+		}
+		return err
+	})
+	if err := plane.Client.CoreV1().ServiceAccounts(ns).Delete(t.Context(), sa.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, patience, func() error { // the API server itself remembers for ten seconds
+		_, err := sign(t, cfg, "proxy")
+		if e, ok := errors.AsType[*caclient.Error](err); !ok || e.Kind != caclient.NotProven {
+			return fmt.Errorf("its service account is gone: %v", err)
+		}
+		return nil
+	})
+}
+
+// kubernetesToken is a token of a service account for citadel.
+func (s *site) kubernetesToken(t *testing.T, sa *corev1.ServiceAccount) string {
+	t.Helper()
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
+	return must(plane.Client.CoreV1().ServiceAccounts(sa.Namespace).CreateToken(t.Context(), sa.Name, request, metav1.CreateOptions{}))(t).Status.Token
 }
 
 // TestJoinOnceOnTwoReplicas: negative test 1, and what a ban stops.

@@ -79,7 +79,13 @@ func TestRightsAreWhatCitadelUsesAndNoMore(t *testing.T) {
 	may = append(may, grants(t, must(plane.Client.RbacV1().Roles(s.storage).Get(t.Context(), deployedName, metav1.GetOptions{}))(t).Rules, s.storage)...)
 
 	since := now(t)
-	useEveryRight(t, s, s.namespace(t))
+	ns := s.namespace(t)
+	useEveryRight(t, s, ns)
+	p := s.start(t) // of the whole cluster alone: tokens are reviewed
+	p.serves(t)
+	cfg := p.api(s.roots(t))
+	cfg.Token = s.kubernetesToken(t, makeAccount(t, ns, "proxy"))
+	within(t, patience, func() error { _, err := sign(t, cfg, "proxy"); return err })
 	allUsed(t, since, s, may)
 }
 

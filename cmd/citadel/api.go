@@ -11,12 +11,10 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
-	"citadel/ca/authn"
 	"citadel/ca/caserver"
 	"citadel/ca/kube"
 )
@@ -26,9 +24,6 @@ const (
 	bansEvery = 5 * time.Second
 	// apiGrace is what calls under way have to end after a stop.
 	apiGrace = 3 * time.Second
-	// joinLookups bounds how many join tokens a second are looked up: each costs
-	// the API server a read, and anybody can send one.
-	joinLookups = 200
 	// sweepEvery and keepTokens say when join tokens that expired are deleted.
 	sweepEvery = 10 * time.Minute
 	keepTokens = 24 * time.Hour
@@ -42,7 +37,11 @@ func (p *process) serveAPI(ctx context.Context, client kubernetes.Interface, aut
 	if err := p.awaitBans(ctx, client, authority); err != nil {
 		return nil // ctx has ended
 	}
-	server, err := p.newAPI(client, authority)
+	proofs, err := p.newProofs(client)
+	if err != nil {
+		return err
+	}
+	server, err := p.newAPI(proofs, authority)
 	if err != nil {
 		return err
 	}
@@ -52,6 +51,9 @@ func (p *process) serveAPI(ctx context.Context, client kubernetes.Interface, aut
 	}
 	p.log.Info("CSR API", "address", listener.Addr().String(), "names", p.cfg.serverNames)
 	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range proofs.run {
+		group.Go(func() error { run(ctx); return nil })
+	}
 	group.Go(func() error { return server.Serve(ctx, listener, apiGrace) })
 	group.Go(func() error {
 		every(ctx, time.Second, func() { server.SetServing(p.ready() == nil) })
@@ -78,7 +80,7 @@ func every(ctx context.Context, wait time.Duration, do func()) {
 	}
 }
 
-func (p *process) newAPI(client kubernetes.Interface, authority *ca.Authority) (*caserver.Server, error) {
+func (p *process) newAPI(proofs *proofs, authority *ca.Authority) (*caserver.Server, error) {
 	certificate, err := p.servingCertificate(authority)
 	if err != nil {
 		return nil, err
@@ -88,19 +90,10 @@ func (p *process) newAPI(client kubernetes.Interface, authority *ca.Authority) (
 		limits.PerCaller = math.MaxFloat64
 	}
 	return caserver.New(caserver.Settings{
-		Authority: authority, Authenticators: p.authenticators(client), RenewExpiredFor: p.cfg.renewExpired,
+		Authority: authority, Authenticators: proofs.chain, RenewExpiredFor: p.cfg.renewExpired, MayImpersonate: proofs.mayImpersonate,
 		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.clockWrong,
 		Unary: p.metrics.api.grpc.UnaryServerInterceptor(), Stream: p.metrics.api.grpc.StreamServerInterceptor(),
 	})
-}
-
-// authenticators in the order in which proof counts.
-func (p *process) authenticators(client kubernetes.Interface) authn.Chain {
-	return authn.Chain{
-		authn.ClientCertificate{RenewExpiredFor: p.cfg.renewExpired},
-		authn.Join{TrustDomain: p.cfg.td, Tokens: kube.JoinTokens{Client: client, Namespace: p.cfg.namespace},
-			Lookups: rate.NewLimiter(joinLookups, joinLookups)},
-	}
 }
 
 // servingCertificate is that of the flags' files, or one of our own authority.

@@ -21,7 +21,8 @@ type right struct {
 // What citadel's service account needs. A test compares it with deploy/.
 var (
 	// clusterRights are needed where citadel looks at all namespaces.
-	clusterRights = []right{{resource: "namespaces", verbs: []string{"list", "watch"}}}
+	clusterRights = []right{{resource: "namespaces", verbs: []string{"list", "watch"}},
+		{group: "authentication.k8s.io", resource: "tokenreviews", verbs: []string{"create"}}}
 	// spaceRights are needed in all namespaces that it looks at.
 	spaceRights = []right{
 		{resource: "serviceaccounts", verbs: []string{"get", "list", "watch"}},

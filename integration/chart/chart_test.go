@@ -171,6 +171,7 @@ func TestChartIsTheManifests(t *testing.T) {
 		"default":        {},
 		"one namespace":  {"listenedNamespaces: [web]", []string{"one-namespace"}},
 		"own CA":         {"selfSigned: false", []string{"cacerts"}},
+		"node proxies":   {"trustedNodeAccounts: [istio-system/ztunnel]", []string{"node-proxies"}},
 		"ServiceMonitor": {"serviceMonitor: {enabled: true}", []string{"servicemonitor"}},
 		"all": {"{listenedNamespaces: [web], selfSigned: false, serviceMonitor: {enabled: true}}",
 			[]string{"cacerts", "one-namespace", "servicemonitor"}},

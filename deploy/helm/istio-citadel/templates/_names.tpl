@@ -34,6 +34,7 @@ matchLabels:
 {{- if kindIs "bool" .Values.selfSigned }}{{ $_ := set $env "CITADEL_SELF_SIGNED_CA" (toString .Values.selfSigned) }}{{ end }}
 {{- with .Values.trustDomain }}{{ $_ := set $env "CITADEL_TRUST_DOMAIN" . }}{{ end }}
 {{- with .Values.workloadCertTtl }}{{ $_ := set $env "CITADEL_WORKLOAD_CERT_TTL" . }}{{ end }}
+{{- with .Values.trustedNodeAccounts }}{{ $_ := set $env "CITADEL_TRUSTED_NODE_ACCOUNTS" (join "," .) }}{{ end }}
 {{- if ne .Release.Namespace "istio-system" }}{{ $_ := set $env "CITADEL_CITADEL_STORAGE_NAMESPACE" .Release.Namespace }}{{ end }}
 {{- toYaml (mergeOverwrite $env (deepCopy .Values.env)) }}
 {{- end }}
