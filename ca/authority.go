@@ -157,7 +157,7 @@ func (a *Authority) prepare(now time.Time, caller Caller, req Request) (*prepare
 	if a == nil {
 		return nil, &Error{Class: CANotReady, Reason: "Istio CA is not ready"}
 	}
-	if err := a.checkCaller(caller); err != nil {
+	if err := a.CheckCaller(caller); err != nil {
 		return nil, err
 	}
 	names := a.cfg.DNSNames[caller.id]
@@ -200,9 +200,11 @@ func publicKey(req Request, id spiffeid.ID, names []string) (crypto.PublicKey, *
 	return key, nil, nil
 }
 
-// checkCaller refuses the zero caller, foreign trust domains, and the trust
-// domain's own ID, which is a signing authority's and no workload's.
-func (a *Authority) checkCaller(caller Caller) error {
+// CheckCaller refuses the zero caller, foreign trust domains, the trust
+// domain's own ID, which is a signing authority's and no workload's, and
+// who is banned. Issue does it too: it is for callers who ask on behalf of
+// others. Its errors are *Error.
+func (a *Authority) CheckCaller(caller Caller) error {
 	switch {
 	case caller.id.IsZero():
 		return &Error{Class: Unauthenticated, Reason: "caller is not authenticated"}

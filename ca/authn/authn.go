@@ -99,12 +99,15 @@ func (c Chain) Authenticate(ctx context.Context, now time.Time, r Request) (Iden
 	if unavailable != nil {
 		return Identity{}, tried, unavailable
 	}
-	return Identity{}, tried, &ca.Error{Class: ca.Unauthenticated, Reason: "request authenticate failure: " + c.why(tried)}
+	return Identity{}, tried, &ca.Error{Class: ca.Unauthenticated, Reason: "request authenticate failure: " + c.why(r, tried)}
 }
 
 // why says in one sentence what was wrong with each proof, or what would do.
-func (c Chain) why(tried []Outcome) string {
+func (c Chain) why(r Request, tried []Outcome) string {
 	var parts []string
+	if r.Bearer != "" && len(tried) == 0 {
+		return "the bearer token is of no kind and no issuer that is accepted here"
+	}
 	for _, o := range tried {
 		parts = append(parts, o.Kind+": "+o.Err.Error())
 	}

@@ -37,7 +37,7 @@ func ParseJoin(text string) (Join, error) {
 	text = strings.TrimSpace(text)
 	encoded, ok := strings.CutPrefix(text, joinPrefix)
 	if !ok || len(text) > maxJoin {
-		return Join{}, errors.New("is no join token: one begins with " + joinPrefix)
+		return Join{}, fmt.Errorf("is no join token: one begins with %q", joinPrefix)
 	}
 	damaged := errors.New("is a damaged join token: copy the whole of it, in one line")
 	raw, err := base64.RawURLEncoding.DecodeString(encoded)

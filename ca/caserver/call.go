@@ -120,8 +120,12 @@ func (s *Server) callerFor(ctx context.Context, id authn.Identity, req request) 
 // mayImpersonate refuses as today's control planes do: as if the caller were
 // not authenticated (compatibility 4.5).
 func (s *Server) mayImpersonate(ctx context.Context, id authn.Identity, workload spiffeid.ID) error {
-	err := error(&ca.Error{Class: ca.Denied, Reason: "no service account may ask for others' certificates here"})
-	if s.set.MayImpersonate != nil {
+	err := s.set.Authority.CheckCaller(id.Caller) // it could be banned, and the workload not
+	switch {
+	case err != nil:
+	case s.set.MayImpersonate == nil:
+		err = &ca.Error{Class: ca.Denied, Reason: "no service account may ask for others' certificates here"}
+	default:
 		err = s.set.MayImpersonate(ctx, id, workload)
 	}
 	if e, ok := errors.AsType[*ca.Error](err); ok {

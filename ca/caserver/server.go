@@ -143,7 +143,7 @@ func New(set Settings) (*Server, error) {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(set.Limits.Streams),
 		grpc.MaxHeaderListSize(maxMessage),
-		grpc.ReadBufferSize(smallBuffer), grpc.WriteBufferSize(smallBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(smallBuffer), grpc.WriteBufferSize(smallBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idlePing, Timeout: pingLimit, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: ageGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: fastestPing, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.recovered),

@@ -212,6 +212,15 @@ func TestImpersonation(t *testing.T) {
 	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "request impersonation authentication failure: no pod of it runs") {
 		t.Errorf("%v", err)
 	}
+	bans, err := ca.NewBans(map[string]string{"spiffe://cluster.local/ns/istio-system/sa/ztunnel": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.server.set.Authority.SetBans(bans)
+	_, err = client.CreateCertificate(ctx, &auth.IstioCertificateRequest{Csr: csr(t), Metadata: impersonating(workload.String())})
+	if err == nil || !strings.Contains(err.Error(), "ztunnel is banned") {
+		t.Errorf("a banned proxy: %v", err)
+	}
 }
 
 // TestClientCertificates: which ones come through the handshake, and which of

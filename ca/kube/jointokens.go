@@ -20,8 +20,10 @@ import (
 // called JoinTokenPrefix and the token's ID, in the storage namespace.
 const (
 	JoinTokenType   corev1.SecretType = "citadel.io/join-token"
-	JoinTokenPrefix                   = "istio-citadel-join-"
+	JoinTokenPrefix string            = "istio-citadel-join-"
+)
 
+const (
 	joinTokenLabel = "citadel.io/join-token"
 	joinTokenKey   = "token.json"
 )
@@ -139,7 +141,7 @@ func encodeJoinToken(secret *corev1.Secret, token authn.JoinToken) error {
 func decodeJoinToken(secret *corev1.Secret) (authn.JoinToken, error) {
 	var token authn.JoinToken
 	if err := json.Unmarshal(secret.Data[joinTokenKey], &token); err != nil || JoinTokenPrefix+token.ID != secret.Name || secret.Type != JoinTokenType {
-		return authn.JoinToken{}, fmt.Errorf("Secret %s/%s holds no join token of its name: delete it", secret.Namespace, secret.Name)
+		return authn.JoinToken{}, fmt.Errorf("no join token is in Secret %s/%s, whose name says so: delete it", secret.Namespace, secret.Name)
 	}
 	return token, nil
 }

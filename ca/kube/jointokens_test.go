@@ -90,7 +90,7 @@ func TestJoinTokenThatIsNotOne(t *testing.T) {
 		bad := secret.DeepCopy()
 		edit(bad)
 		client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, bad, nil })
-		if err := j.Use(t.Context(), token.ID, take); err == nil || !strings.Contains(err.Error(), "holds no join token of its name") {
+		if err := j.Use(t.Context(), token.ID, take); err == nil || !strings.Contains(err.Error(), "no join token is in Secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -45,7 +45,7 @@ func (o *options) apiFlags(f *pflag.FlagSet) {
 	f.Float64Var(&o.allRate, "grpc-rate", 0, "certificates a second that all together may ask for; 0: any number")
 	f.IntVar(&o.inFlight, "grpc-max-in-flight", 1000, "requests worked on at once; more are told to try again")
 	f.StringVar(&o.audiences, "token-audiences", "istio-ca", "comma-separated audiences, one of which a Kubernetes token must be for")
-	f.DurationVar(&o.reviewTTL, "token-review-ttl", time.Minute, "for how long the API server's word that a Kubernetes token lives is good; 0: it is asked each time")
+	f.DurationVar(&o.reviewTTL, "token-review-ttl", time.Minute, "how soon a deleted service account's or pod's token is refused at the latest; up to 10s: the API server is asked each time")
 	f.StringVar(&o.oidcIssuer, "oidc-issuer", "", "issuer `URL` of OIDC tokens of service accounts; empty: none are accepted")
 	f.StringVar(&o.oidcAudience, "oidc-audience", "istio-ca", "audience that an OIDC token must be for")
 	f.StringVar(&o.oidcKeys, "oidc-jwks-uri", "", "`URL` of the issuer's keys; empty: the issuer tells")
