@@ -19,37 +19,60 @@ import (
 	"citadel/integration/cluster"
 )
 
-// fault is one that a cluster has, and what it may cost beside failed handshakes
-// and extra writes, which are never right.
+// fault is one that a cluster has. Failed handshakes and extra writes are never
+// right.
 type fault struct {
 	name string
-	// inject does it, mends it, and checks what is special about it.
-	inject func(*testing.T)
-	// late is how far into its grace a Secret may get: no longer than nobody
-	// could renew it, and a moment.
-	late time.Duration
+	// inject does it, mends it, and checks what is special about it. It returns how
+	// long it may have kept a Secret from being renewed: that far into its grace one
+	// may get, and slack, but not to its end.
+	inject func(*testing.T) time.Duration
 }
 
 // leaseTime is how long a dead leader's lease holds others off.
 const leaseTime = 15 * time.Second
 
+// stops is a fault that keeps Secrets from being renewed for no longer than a time
+// known beforehand.
+func stops(renewing time.Duration, inject func(*testing.T)) func(*testing.T) time.Duration {
+	return func(t *testing.T) time.Duration {
+		inject(t)
+		return renewing
+	}
+}
+
+// unreached is how long a Secret may have to wait when for such a time nothing got
+// through to the API server. The lease may be lost right at the end of it, and has
+// to run out; waits between attempts are no longer than that by then, or forgotten
+// with the lease.
+func unreached(lasted time.Duration) time.Duration { return lasted + leaseTime }
+
+// retried is when a leader tries again what has failed for such a time: it waits
+// 200 ms, and each time twice as long, up to 30 s.
+func retried(failing time.Duration) (at time.Duration) {
+	for wait := 200 * time.Millisecond; at < failing; wait = min(2*wait, 30*time.Second) {
+		at += wait
+	}
+	return at
+}
+
 var faults = []fault{
-	{"none, for a whole life", func(t *testing.T) { idle(t, ttl) }, slack},
-	{"rolling restart", rollingRestart, slack},
-	{"leader's pod deleted by force", deleteLeader, leaseTime + slack},
-	{"leader's process killed", killLeader, leaseTime + slack},
-	{"leader frozen past its lease, thawed", freezeLeader, leaseTime + slack},
-	{"node drained", drain, slack},
-	{"API server killed, restarted after 5 s", restartAfter(5*time.Second, "kube-apiserver"), leaseTime + 10*time.Second + slack},
-	{"etcd stopped for 30 s", restartAfter(30*time.Second, "etcd"), leaseTime + 40*time.Second},
-	{"API server and etcd replaced", restartAfter(time.Second, "kube-apiserver", "etcd"), leaseTime + 10*time.Second + slack},
-	{"CA secret deleted", spoilCA(func(*corev1.Secret) *corev1.Secret { return nil }), slack},
-	{"CA secret emptied", spoilCA(emptied), slack},
-	{"CA secret replaced by another root", spoilCA(anotherRoot), slack},
-	{"rights taken away for 20 s", takeRights, 20*time.Second + slack},
-	{"Secrets edited, emptied, retyped, relabelled, deleted", spoilSecrets, slack},
-	{"namespace deleted with everything, made again", renewNamespace, slack},
-	{"1,000 service accounts made, deleted at once", flood, slack},
+	{"none, for a whole life", stops(0, func(t *testing.T) { idle(t, ttl) })},
+	{"rolling restart", stops(0, rollingRestart)},
+	{"leader's pod deleted by force", stops(leaseTime, deleteLeader)},
+	{"leader's process killed", stops(leaseTime, killLeader)},
+	{"leader frozen past its lease, thawed", stops(leaseTime, freezeLeader)},
+	{"node drained", stops(0, drain)},
+	{"API server killed, restarted after 5 s", restartAfter(5*time.Second, "kube-apiserver")},
+	{"etcd stopped for 30 s", restartAfter(30*time.Second, "etcd")},
+	{"API server and etcd replaced", restartAfter(time.Second, "kube-apiserver", "etcd")},
+	{"CA secret deleted", stops(0, spoilCA(func(*corev1.Secret) *corev1.Secret { return nil }))},
+	{"CA secret emptied", stops(0, spoilCA(emptied))},
+	{"CA secret replaced by another root", stops(0, spoilCA(anotherRoot))},
+	{"rights taken away for 20 s", takeRights},
+	{"Secrets edited, emptied, retyped, relabelled, deleted", stops(0, spoilSecrets)},
+	{"namespace deleted with everything, made again", stops(0, renewNamespace)},
+	{"1,000 service accounts made, deleted at once", stops(0, flood)},
 }
 
 // TestFaults breaks the cluster in every way in turn, under traffic.
@@ -59,10 +82,16 @@ func TestFaults(t *testing.T) {
 	within(t, patience, func() error { return available(t.Context()) })
 	var table strings.Builder
 	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(rows, "FAULT\tHANDSHAKES\tFAILED\tEXTRA WRITES\tFURTHEST INTO GRACE\tWELL AGAIN AFTER")
-	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) { fmt.Fprintln(rows, f.run(t, w)) })
+	fmt.Fprintln(rows, "FAULT\tHANDSHAKES\tFAILED\tEXTRA WRITES\tFURTHEST INTO GRACE\tOF AT MOST\tWELL AGAIN AFTER")
+	suffer := func(faults []fault) {
+		for _, f := range faults {
+			t.Run(f.name, func(t *testing.T) { fmt.Fprintln(rows, f.run(t, w)) })
+		}
 	}
+	suffer(faults)
+	p, back := behindProxy(t)
+	suffer(wrongAnswers(p))
+	back()
 	rows.Flush()
 	t.Logf("\n%s", table.String())
 }
@@ -73,7 +102,7 @@ func (f fault) run(t *testing.T, w *watcher) string {
 	before := must(traffic(t.Context()))(t)
 	w.reset()
 	begin := time.Now()
-	f.inject(t)
+	atMost := min(f.inject(t)+slack, grace)
 	within(t, patience, func() error {
 		_, err := leader(t.Context())
 		return errors.Join(err, available(t.Context()), complete(t.Context(), accounts+len(workloads)+1))
@@ -88,11 +117,11 @@ func (f fault) run(t *testing.T, w *watcher) string {
 	if len(extra) > 0 {
 		t.Errorf("written more often than they must be: %q", extra)
 	}
-	if late > f.late || len(expired) > 0 {
-		t.Errorf("a Secret was %s into its grace, of which %s is the most here; expired: %q", late, f.late, expired)
+	if late > atMost || len(expired) > 0 {
+		t.Errorf("a Secret was %s into its grace, of which %s is the most here; expired: %q", late, atMost, expired)
 	}
-	return fmt.Sprintf("%s\t%d\t%d\t%d\t%s\t%s", f.name, after.OK-before.OK, after.Failed-before.Failed, len(extra),
-		max(late, 0).Round(100*time.Millisecond), took.Round(100*time.Millisecond))
+	return fmt.Sprintf("%s\t%d\t%d\t%d\t%s\t%s\t%s", f.name, after.OK-before.OK, after.Failed-before.Failed, len(extra),
+		max(late, 0).Round(100*time.Millisecond), atMost.Round(100*time.Millisecond), took.Round(100*time.Millisecond))
 }
 
 // idle lets time pass, which is what the test is about.
@@ -217,26 +246,44 @@ func drain(t *testing.T) {
 
 // restartAfter kills components, and starts them again some time later, in the
 // reverse order.
-func restartAfter(pause time.Duration, components ...string) func(*testing.T) {
-	return func(t *testing.T) {
+func restartAfter(pause time.Duration, components ...string) func(*testing.T) time.Duration {
+	return func(t *testing.T) time.Duration {
+		begin := time.Now()
 		for _, c := range components {
 			if err := plane.Component(t.Context(), "stop", c, "--kill"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		idle(t, pause)
-		for i := len(components) - 1; i >= 0; i-- {
-			if err := plane.Component(t.Context(), "start", components[i]); err != nil {
-				t.Fatal(err)
+		started := make(chan error, 1)
+		go func() {
+			var err error
+			for i := len(components) - 1; i >= 0 && err == nil; i-- {
+				err = plane.Component(t.Context(), "start", components[i])
 			}
+			started <- err
+		}()
+		within(t, patience, func() error { return answers(t.Context()) })
+		lasted := time.Since(begin)
+		if err := <-started; err != nil {
+			t.Fatal(err)
 		}
+		return unreached(lasted)
 	}
+}
+
+// answers is nil when the API server answers soon by what is stored.
+func answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := plane.Client.CoreV1().Namespaces().Get(ctx, mesh, metav1.GetOptions{})
+	return err
 }
 
 const clusterRoleBinding = "istio-citadel"
 
 // takeRights takes Citadel's rights to Secrets away, and gives them back.
-func takeRights(t *testing.T) {
+func takeRights(t *testing.T) time.Duration {
 	bindings := plane.Client.RbacV1().ClusterRoleBindings()
 	binding := must(bindings.Get(t.Context(), clusterRoleBinding, metav1.GetOptions{}))(t)
 	if err := bindings.Delete(t.Context(), clusterRoleBinding, metav1.DeleteOptions{}); err != nil {
@@ -249,6 +296,7 @@ func takeRights(t *testing.T) {
 	}
 	binding.ResourceVersion, binding.UID = "", ""
 	must(bindings.Create(t.Context(), binding, metav1.CreateOptions{}))(t)
+	return retried(time.Since(begin))
 }
 
 // logged counts a word in the logs of all replicas since a time.
