@@ -377,7 +377,7 @@ func TestOneAgentPerDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := d
-	other.KeyMode = 0o640
+	other.CertMode = 0o600
 	_, err := other.Open()
 	wantError(t, err, syscall.EWOULDBLOCK, ".citadel/lock", "another agent holds "+filepath.Dir(d.Key), "its own directory")
 	if mode := modeOf(t, filepath.Join(filepath.Dir(d.Key), ".citadel")); mode != 0o755 {

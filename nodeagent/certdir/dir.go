@@ -253,7 +253,7 @@ func (d dir) read(base string) ([]byte, error) {
 		defer f.Close()
 		if info, err := f.Stat(); err != nil {
 			return err
-		} else if !os.SameFile(before, info) {
+		} else if !info.Mode().IsRegular() || !os.SameFile(before, info) {
 			return errChanged
 		} else if d.isForeign(info) {
 			return errors.New("is another user's file under a second name: put a copy there")

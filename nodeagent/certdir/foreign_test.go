@@ -102,12 +102,13 @@ func symlink(tb testing.TB, target, path string) {
 func TestForeignThingsInTheStoreStay(t *testing.T) {
 	d, outside := dirIn(t.TempDir()), t.TempDir()
 	store := filepath.Join(filepath.Dir(d.Key), ".citadel")
-	if err := os.MkdirAll(store+"/9/kept", 0o755); err != nil {
+	if err := os.MkdirAll(store+"/99/kept", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	write(t, store+"/2", "a file whose name is a number")
+	write(t, store+"/6", "another")
 	write(t, store+"/README", "a file")
-	write(t, store+"/9/mine", "a file in what could be a generation")
+	write(t, store+"/99/mine", "a file in what could be a generation")
 	write(t, outside+"/key.pem", "theirs")
 	symlink(t, outside, store+"/3")
 	symlink(t, outside, store+"/1")
@@ -115,11 +116,14 @@ func TestForeignThingsInTheStoreStay(t *testing.T) {
 		set := newSet(t, name)
 		install(t, d, set)
 		shows(t, d, set)
+		if name == "b" && !slices.Contains(names(t, store), "5") {
+			t.Error("the generation before is gone: it was taken for the foreign file beside it")
+		}
 	}
-	if got := names(t, store); !slices.Equal(got, []string{"1", "2", "3", "7", "8", "9", "README", "current", "lock"}) {
+	if got := names(t, store); !slices.Equal(got, []string{"1", "2", "3", "6", "8", "9", "99", "README", "current", "lock"}) {
 		t.Errorf("the store holds %q", got)
 	}
-	if got := names(t, store+"/9"); !slices.Equal(got, []string{"kept", "mine"}) {
+	if got := names(t, store+"/99"); !slices.Equal(got, []string{"kept", "mine"}) {
 		t.Errorf("the foreign directory holds %q", got)
 	}
 	if got := names(t, outside); !slices.Equal(got, []string{"key.pem"}) {
