@@ -59,7 +59,8 @@ type Dir struct {
 
 	// KeyMode and CertMode are the modes of the key, and of chain and roots; 0
 	// stands for 0600 and 0644. Who may read a file may enter and list the
-	// store: its mode follows from these two. The umask does not matter.
+	// store: its mode follows from these two. No umask that leaves the agent its
+	// own rights matters.
 	KeyMode, CertMode fs.FileMode
 
 	before hook // tests stop here; nil otherwise
