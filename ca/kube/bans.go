@@ -2,9 +2,7 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,24 +18,13 @@ const BansConfigMap = "istio-citadel-bans"
 
 const bansKey = "bans.json"
 
-// Ban is why and when somebody was banned.
-type Ban struct {
-	Reason string    `json:"reason,omitempty"`
-	Since  time.Time `json:"since"`
-}
-
-// BanList is who is banned, by SPIFFE ID or serial number, as a person wrote
-// it.
-type BanList map[string]Ban
-
-// Bans makes of the list what an authority goes by.
-func (l BanList) Bans() (ca.Bans, error) {
-	reasons := map[string]string{}
-	for whom, ban := range l {
-		reasons[whom] = ban.Reason
-	}
-	return ca.NewBans(reasons)
-}
+// What is stored is the same wherever it is stored.
+type (
+	// Ban is why and when somebody was banned.
+	Ban = ca.Ban
+	// BanList is who is banned.
+	BanList = ca.BanList
+)
 
 // ReadBans returns the list, empty where there is none.
 func ReadBans(ctx context.Context, client kubernetes.Interface, namespace string) (BanList, error) {
@@ -46,18 +33,16 @@ func ReadBans(ctx context.Context, client kubernetes.Interface, namespace string
 }
 
 func readBans(ctx context.Context, client kubernetes.Interface, namespace string) (*corev1.ConfigMap, BanList, error) {
-	list := BanList{}
 	cm, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, BansConfigMap, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, list, nil
+		return nil, BanList{}, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the bans: %w", err)
 	}
-	if text := cm.Data[bansKey]; text != "" {
-		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return nil, nil, fmt.Errorf("ConfigMap %s/%s, key %s, is damaged: %w", namespace, BansConfigMap, bansKey, err)
-		}
+	list, err := ca.ParseBanList([]byte(cm.Data[bansKey]))
+	if err != nil {
+		return nil, nil, fmt.Errorf("ConfigMap %s/%s, key %s, %w", namespace, BansConfigMap, bansKey, err)
 	}
 	return cm, list, nil
 }
@@ -73,12 +58,9 @@ func EditBans(ctx context.Context, client kubernetes.Interface, namespace string
 		if err := edit(list); err != nil {
 			return err
 		}
-		if _, err := list.Bans(); err != nil {
-			return err
-		}
-		text, err := json.MarshalIndent(list, "", "  ")
+		text, err := list.Encode()
 		if err != nil {
-			return fmt.Errorf("encode the bans: %w", err)
+			return err
 		}
 		maps := client.CoreV1().ConfigMaps(namespace)
 		if cm == nil {
