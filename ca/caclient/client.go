@@ -200,10 +200,18 @@ func parse(elements []string) (Issued, error) {
 	return issued, nil
 }
 
+// Roots are what a Citadel vouches for.
+type Roots struct {
+	Certificates []*x509.Certificate
+	// RenewIssuedBefore asks for the renewal of every certificate that was issued
+	// before; zero for none.
+	RenewIssuedBefore time.Time
+}
+
 // WatchRoots calls told with the roots that the Citadel vouches for, at once
 // and whenever they change, until ctx or the connection ends. Its errors are
 // *Error.
-func (c *Client) WatchRoots(ctx context.Context, told func([]*x509.Certificate)) error {
+func (c *Client) WatchRoots(ctx context.Context, told func(Roots)) error {
 	stream, err := citadelv1.NewAgentServiceClient(c.conn).WatchRoots(ctx, &citadelv1.WatchRootsRequest{})
 	if err != nil {
 		return c.errorOf(err)
@@ -213,15 +221,18 @@ func (c *Client) WatchRoots(ctx context.Context, told func([]*x509.Certificate))
 		if err != nil {
 			return c.errorOf(err)
 		}
-		var roots []*x509.Certificate
+		var roots Roots
 		for _, der := range message.GetRoots() {
 			root, err := x509.ParseCertificate(der)
 			if err != nil {
 				return &Error{Kind: Broken, Reason: "a root that the server sent does not parse: " + err.Error()}
 			}
-			roots = append(roots, root)
+			roots.Certificates = append(roots.Certificates, root)
 		}
-		if len(roots) == 0 {
+		if before := message.GetRenewIssuedBefore(); before > 0 {
+			roots.RenewIssuedBefore = time.Unix(before, 0)
+		}
+		if len(roots.Certificates) == 0 {
 			return &Error{Kind: Broken, Reason: "the server sent no roots"}
 		}
 		told(roots)

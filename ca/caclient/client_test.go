@@ -195,7 +195,7 @@ func TestRootsAreWatched(t *testing.T) {
 	cfg.Token = ""
 	c := r.client(cfg)
 	go func() {
-		ended <- c.WatchRoots(ctx, func(roots []*x509.Certificate) { seen <- len(roots) })
+		ended <- c.WatchRoots(ctx, func(roots Roots) { seen <- len(roots.Certificates) })
 	}()
 	if n := <-seen; n != 1 {
 		t.Errorf("%d roots", n)

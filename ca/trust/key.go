@@ -201,3 +201,14 @@ func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
 	}
 	return signer, nil
 }
+
+// Is tells whether a public key is of this type.
+func (t KeyType) Is(pub crypto.PublicKey) bool {
+	switch key := pub.(type) {
+	case *ecdsa.PublicKey:
+		return t == ECDSAP256 && key.Curve == elliptic.P256() || t == ECDSAP384 && key.Curve == elliptic.P384()
+	case *rsa.PublicKey:
+		return t == KeyType(fmt.Sprintf("rsa-%d", key.N.BitLen()))
+	}
+	return false
+}

@@ -315,3 +315,20 @@ func TestSamePublicKey(t *testing.T) {
 		}
 	}
 }
+
+func TestKeyTypeIs(t *testing.T) {
+	for _, made := range []trust.KeyType{trust.ECDSAP256, trust.ECDSAP384, trust.RSA2048} {
+		key, err := made.Generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, asked := range trust.KeyTypes {
+			if asked.Is(key.Public()) != (asked == made) {
+				t.Errorf("a key of %s is %s: %t", made, asked, asked.Is(key.Public()))
+			}
+		}
+	}
+	if trust.ECDSAP256.Is(nil) {
+		t.Error("no key is one")
+	}
+}

@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"ca/caclient":         {"ca/policy", "ca/trust", "proto/..."},
 	"ca/kube":             {"ca", "ca/authn", "ca/policy", "ca/trust"},
 	"secretcontroller":    {"ca", "ca/trust"},
-	"nodeagent/...":       {"ca/trust", "ca/policy", "nodeagent/...", "proto/..."},
+	"nodeagent/...":       {"ca/caclient", "ca/trust", "ca/policy", "nodeagent/...", "proto/..."},
 	"proto/...":           {},
 	"cmd/internal/daemon": {},
 	"cmd/...":             {"ca/...", "secretcontroller", "nodeagent/...", "proto/...", "cmd/internal/..."},

@@ -1,0 +1,285 @@
+// Package nodeagent keeps a host supplied: it has a key certified, hands key,
+// chain and roots to sinks, and renews them in time, through outages of the CA,
+// sleep, wrong clocks and changes of roots.
+//
+// It refuses to touch what is good before a whole answer has been checked, to
+// end because a CA does not answer, to take an identity from the CA that is not
+// this host's, and to log: what happens goes to Settings.Observe.
+package nodeagent
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"citadel/ca/caclient"
+	"citadel/ca/trust"
+	"citadel/nodeagent/certdir"
+)
+
+// Sink takes what programs need. Install replaces all of it as one, or leaves
+// what was there.
+type Sink interface{ Install(certdir.Set) error }
+
+// JoinKey keeps the key with which a host is joining. Load's error is
+// fs.ErrNotExist when there is none.
+type JoinKey interface {
+	Load() (crypto.Signer, error)
+	Save(crypto.Signer) error
+	Remove() error
+}
+
+// Settings are what an Agent is made from. Functions must be set.
+type Settings struct {
+	// Address is the CA's, and AddressGiven says that a person gave it, so that a
+	// join token's does not count.
+	Address      string
+	AddressGiven bool
+	ServerName   string
+	// Fingerprints and Roots are what is trusted beside the roots that are held.
+	Fingerprints []string
+	Roots        func() ([]*x509.Certificate, error)
+	// Token and Join read the proofs of hosts that hold no certificate yet, anew
+	// each time; fs.ErrNotExist says that there is none.
+	Token   func() (string, error)
+	Join    func() (caclient.Join, error)
+	JoinKey JoinKey
+	// Joined hears the address at which a host was taken in by a join token: it is
+	// where to renew from now on. May be nil.
+	Joined func(address string) error
+
+	// Sign and Watch ask a CA.
+	Sign  func(ctx context.Context, cfg caclient.Config, csr []byte, ttl time.Duration) (caclient.Issued, error)
+	Watch func(ctx context.Context, cfg caclient.Config, told func(caclient.Roots)) error
+
+	// ID is who the host must be; zero: who it is already, or else who the CA says.
+	ID           spiffeid.ID
+	TTL          time.Duration
+	KeyType      trust.KeyType
+	Organization string
+	Renewal      Renewal
+
+	// Held is what the sinks hold at the start; nil if nothing.
+	Held  *certdir.Set
+	Sinks []Sink
+	// Reload makes programs take a new set. May be nil.
+	Reload func(context.Context) error
+	// Beat is called at each turn of the loop, at least every Every. May be nil.
+	Beat func()
+	// Every is the longest that the loop sleeps; a minute if zero.
+	Every time.Duration
+	// Observe hears what happens. It must be quick.
+	Observe func(Event)
+}
+
+// Agent is the loop. Make it by New, and run it once.
+type Agent struct {
+	set     Settings
+	status  atomic.Pointer[Status]
+	renew   chan struct{}
+	told    chan caclient.Roots
+	watched atomic.Pointer[caclient.Config]
+
+	// What follows is the loop's own.
+	held       *certdir.Set
+	renewBy    time.Time
+	failedAt   time.Time // when the CA was last asked in vain
+	retryAt    time.Time // and will be again; zero while nothing has failed
+	failures   int
+	owed       bool      // programs have not taken the newest set
+	owedAt     time.Time // and are told again then
+	owedFailed int
+	last       Status
+}
+
+// New makes an agent that has not begun.
+func New(set Settings) *Agent {
+	if set.Every == 0 {
+		set.Every = time.Minute
+	}
+	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), held: set.Held}
+	if a.held != nil && !a.asSet(*a.held) {
+		a.renewBy = wall()
+	}
+	a.tell()
+	return a
+}
+
+// asSet tells whether a set is as the settings want new ones: a person who
+// changes them does not wait for the next renewal.
+func (a *Agent) asSet(held certdir.Set) bool {
+	leaf := held.SVID.Certificates[0]
+	life := leaf.NotAfter.Sub(leaf.NotBefore) - trust.Backdate
+	const rounding = 2 * time.Second
+	return held.SVID.ID == a.want() && a.set.KeyType.Is(leaf.PublicKey) && (life-a.set.TTL).Abs() <= rounding
+}
+
+// Status is that of now.
+func (a *Agent) Status() Status { return *a.status.Load() }
+
+// Renew has the agent renew at once.
+func (a *Agent) Renew() {
+	select {
+	case a.renew <- struct{}{}:
+	default:
+	}
+}
+
+// want is who this host must be; zero when nobody has said.
+func (a *Agent) want() spiffeid.ID {
+	if a.set.ID.IsZero() && a.held != nil {
+		return a.held.SVID.ID
+	}
+	return a.set.ID
+}
+
+// Run keeps the host supplied until ctx ends.
+func (a *Agent) Run(ctx context.Context) {
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		a.watch(ctx)
+	}()
+	defer func() { <-watching }()
+	for ctx.Err() == nil {
+		now := wall()
+		a.step(ctx, now)
+		if a.set.Beat != nil {
+			a.set.Beat()
+		}
+		a.sleep(ctx, wall())
+	}
+}
+
+// wall is the time by the clock on the wall: a timer does not see that the host
+// slept, or that its clock was set.
+func wall() time.Time { return time.Now().Round(0) }
+
+// step does what is due.
+func (a *Agent) step(ctx context.Context, now time.Time) {
+	if !now.Before(a.nextAsk(now)) {
+		a.obtain(ctx, now)
+	}
+	if a.owed && !now.Before(a.owedAt) {
+		a.reload(ctx, wall())
+	}
+	a.tell()
+}
+
+// nextAsk is when the CA is to be asked.
+func (a *Agent) nextAsk(now time.Time) time.Time {
+	due := now
+	if a.held != nil {
+		due = a.dueAt()
+	}
+	if a.retryAt.After(due) && !now.Before(a.failedAt) { // else the clock was set back, and the wait could be any
+		return a.retryAt
+	}
+	return due
+}
+
+func (a *Agent) dueAt() time.Time {
+	return a.set.Renewal.dueAt(a.held.SVID.Certificates[0], a.renewBy)
+}
+
+func minTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// sleep ends when something is due, or has come, and after Every at the latest.
+func (a *Agent) sleep(ctx context.Context, now time.Time) {
+	wait := min(a.set.Every, a.nextAsk(now).Sub(now))
+	if a.owed {
+		wait = min(wait, a.owedAt.Sub(now))
+	}
+	timer := time.NewTimer(max(wait, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.renew:
+		a.renewBy, a.retryAt = now, time.Time{}
+	case roots := <-a.told:
+		a.takeRoots(now, roots)
+	case <-ctx.Done():
+	}
+}
+
+// obtain has a certificate issued and installed, or notes why not.
+func (a *Agent) obtain(ctx context.Context, now time.Time) {
+	got, err := a.climb(ctx, now)
+	if err == nil {
+		err = a.install(wall(), got.set)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		a.failures++
+		var asked time.Duration
+		if f, ok := errors.AsType[*failure](err); ok {
+			asked = f.retryAfter()
+		}
+		a.failedAt = wall()
+		a.retryAt = a.failedAt.Add(retryIn(a.failures, asked))
+		a.last.LastError = err.Error()
+		a.observe(Event{What: "no new certificate", Err: err})
+		return
+	}
+	a.held, a.renewBy = &got.set, got.renewBy
+	a.failures, a.retryAt = 0, time.Time{}
+	a.last.LastError, a.last.LastRenewal, a.last.RenewedBy = "", wall(), got.by.name
+	a.last.Renewals++
+	if got.by.joins {
+		a.joined(got.by.cfg.Address)
+	}
+	a.observe(Event{What: "certificate renewed", By: got.by.name})
+}
+
+// joined remembers what a join has brought, and forgets its key, which is now
+// in the sinks.
+func (a *Agent) joined(address string) {
+	a.set.Address = address
+	err := a.set.JoinKey.Remove()
+	if a.set.Joined != nil {
+		err = errors.Join(err, a.set.Joined(address))
+	}
+	if err != nil {
+		a.observe(Event{What: "joined, but not all of it is remembered", Err: err})
+	}
+}
+
+// install hands a set to every sink, and owes programs a reload.
+func (a *Agent) install(now time.Time, set certdir.Set) error {
+	for _, sink := range a.set.Sinks {
+		if err := sink.Install(set); err != nil {
+			return err
+		}
+	}
+	if a.set.Reload != nil {
+		a.owed, a.owedAt, a.owedFailed = true, now, 0
+	}
+	return nil
+}
+
+// reload makes programs take the new set, again later if that fails.
+func (a *Agent) reload(ctx context.Context, now time.Time) {
+	err := a.set.Reload(ctx)
+	if err == nil {
+		a.owed = false
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	a.owedFailed++
+	a.owedAt = now.Add(retryIn(a.owedFailed, 0))
+	a.observe(Event{What: "the files are renewed, but programs were not made to read them", Err: err})
+}

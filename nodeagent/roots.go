@@ -1,0 +1,75 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+
+	"citadel/ca/caclient"
+	"citadel/ca/trust"
+)
+
+// takeRoots installs roots that the CA announced. Where the certificate that is
+// held does not verify to them it is renewed first, and they come with it: its
+// peers will not take it for long.
+func (a *Agent) takeRoots(now time.Time, roots caclient.Roots) {
+	if a.held == nil {
+		return // they come with the certificate
+	}
+	held := *a.held
+	leaf := held.SVID.Certificates[0]
+	if leaf.NotBefore.Add(trust.Backdate).Before(roots.RenewIssuedBefore) {
+		a.renewBy, a.retryAt = now, time.Time{}
+	}
+	if trust.SameRoots(held.Roots.X509Authorities(), roots.Certificates) {
+		return
+	}
+	held.Roots = x509bundle.FromX509Authorities(held.SVID.ID.TrustDomain(), roots.Certificates)
+	if err := verifies(minTime(now, leaf.NotAfter), held.SVID, held.Roots); err != nil {
+		a.renewBy, a.retryAt = now, time.Time{}
+		a.observe(Event{What: "the CA has other roots; the certificate is renewed at once", Err: err})
+		return
+	}
+	if err := a.install(now, held); err != nil {
+		a.renewBy, a.retryAt = now, time.Time{} // and so again until they are
+		a.observe(Event{What: "new roots are not installed", Err: err})
+		return
+	}
+	a.held = &held
+	a.observe(Event{What: "roots changed"})
+}
+
+// watch hears of new roots, for as long as ctx lasts.
+func (a *Agent) watch(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		cfg, ok := a.watchable()
+		if ok {
+			err := a.set.Watch(ctx, cfg, func(roots caclient.Roots) {
+				failures = 0
+				select {
+				case a.told <- roots:
+				case <-ctx.Done():
+				}
+			})
+			if e, isOurs := errors.AsType[*caclient.Error](err); isOurs && e.Kind == caclient.Broken {
+				failures += 10 // a CA that knows no such call: ask seldom
+			}
+		}
+		failures++
+		select {
+		case <-time.After(retryIn(failures, 0)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watchable is how to reach the CA without proof; roots are public.
+func (a *Agent) watchable() (caclient.Config, bool) {
+	set := a.watched.Load()
+	if set == nil {
+		return caclient.Config{}, false
+	}
+	return *set, true
+}
