@@ -45,7 +45,7 @@ test: deps lint build controlplane ## everything: lint, unit, race, scripts, fuz
 	@echo "==> go test -race (the first run builds everything with the race detector: some minutes)"
 	@$(GO) test -race -timeout 30m ./...
 	@echo "==> go test of integration/controlplane"
-	@cd integration/controlplane && CONTROLPLANE_BINARY=$(CURDIR)/bin/controlplane CGO_ENABLED=0 $(GO) test -trimpath -timeout 20m ./supervisor ./dns
+	@cd integration/controlplane && CONTROLPLANE_BINARY=$(CURDIR)/bin/controlplane CGO_ENABLED=0 $(GO) test -trimpath -timeout 20m ./supervisor ./node ./dns
 	@echo "==> go test of integration/chart (the first run builds Helm's engine)"
 	@cd integration/chart && CGO_ENABLED=0 $(GO) test .
 	@$(MAKE) --no-print-directory fuzz

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // Link is the wire between the machine and a node: an interface on each end.
@@ -37,8 +38,29 @@ func NumberedLink(i int) Link {
 	}
 }
 
-// Connect lays the link from the machine into the namespace of the process.
+// freePeriod is how long the kernel may take to end a namespace, which it does
+// after the last process is gone.
+const freePeriod = 30 * time.Second
+
+func (l Link) awaitFree(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, freePeriod, fmt.Errorf("not in %v", freePeriod))
+	defer cancel()
+	for !l.Free() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of the former %s: %w", l.Name, context.Cause(ctx))
+		case <-time.After(sweepInterval):
+		}
+	}
+	return nil
+}
+
+// Connect lays the link from the machine into the namespace of the process, once
+// the kernel has taken away that of a former one.
 func (l Link) Connect(ctx context.Context, pid int) error {
+	if err := l.awaitFree(ctx); err != nil {
+		return err
+	}
 	return run(ctx,
 		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", l.Name, pid),
 		fmt.Sprintf("ip address add %s dev %s", l.Host, l.Name),
