@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -68,6 +69,20 @@ func TestServer(t *testing.T) {
 	}
 }
 
+// busy cannot take the first connection.
+type busy struct {
+	net.Listener
+	asked bool
+}
+
+func (b *busy) Accept() (net.Conn, error) {
+	if !b.asked {
+		b.asked = true
+		return nil, syscall.EMFILE
+	}
+	return b.Listener.Accept()
+}
+
 func start(t *testing.T) (address string) {
 	t.Helper()
 	packets, listener, err := listen("127.0.0.1:0")
@@ -78,7 +93,7 @@ func start(t *testing.T) (address string) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		serve(ctx, some, packets, listener, "cluster.local.")
+		serve(ctx, some, packets, &busy{Listener: listener}, "cluster.local.")
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 	return listener.Addr().String()

@@ -22,6 +22,9 @@ const (
 	patience = 5 * time.Second
 )
 
+// acceptPause is before another try where a connection could not be taken.
+const acceptPause = 50 * time.Millisecond
+
 // Serve answers on an address, by UDP and TCP, for the cluster that a kubeconfig
 // names, until ctx ends.
 func Serve(ctx context.Context, kubeconfig, address, domain string) error {
@@ -85,8 +88,15 @@ func serveTCP(ctx context.Context, z zone, listener net.Listener, domain string)
 	defer clients.Wait()
 	for {
 		connection, err := listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // a client that was gone at once, or no file descriptor left
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
 		clients.Go(func() {
 			defer connection.Close()

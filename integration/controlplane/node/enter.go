@@ -84,6 +84,9 @@ func join(pid int) error {
 			return err
 		}
 		defer file.Close()
+		if err := foreign(file, kind); err != nil {
+			return fmt.Errorf("process %d is of no node: %w", pid, err)
+		}
 		held = append(held, file)
 	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil { // threads share a root directory otherwise
@@ -93,6 +96,23 @@ func join(pid int) error {
 		if err := unix.Setns(int(file.Fd()), 0); err != nil {
 			return fmt.Errorf("join its %s namespace: %w", kinds[i], err)
 		}
+	}
+	return nil
+}
+
+// foreign is nil when a namespace is not this process's own. A process that has
+// got the number of a node's that has ended has the same as all.
+func foreign(file *os.File, kind string) error {
+	theirs, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	own, err := os.Stat("/proc/self/ns/" + kind)
+	if err != nil {
+		return err
+	}
+	if os.SameFile(theirs, own) {
+		return fmt.Errorf("its %s namespace is the machine's", kind)
 	}
 	return nil
 }

@@ -16,9 +16,16 @@ import (
 var errLocked = errors.New("locked by another process")
 
 // lockDir makes this process the only one that runs the cluster. The lock goes
-// with the process, however that ends: nobody else inherits it.
-func lockDir(l layout) (*os.File, error) {
+// with the process, however that ends, and with its sweeper, who alone inherits
+// it: a former cluster's is waited for.
+func lockDir(ctx context.Context, l layout) (*os.File, error) {
 	file, err := tryLock(l.lock())
+	for errors.Is(err, errLocked) && gone(holder(l)) {
+		if err := pause(ctx, pollInterval); err != nil {
+			return nil, fmt.Errorf("wait until what a former node has left behind is removed: %w", err)
+		}
+		file, err = tryLock(l.lock())
+	}
 	if errors.Is(err, errLocked) {
 		return nil, fmt.Errorf("%s is in use: a control plane runs there already (process %s)", l.dir, holder(l))
 	}
@@ -65,6 +72,12 @@ func tryLock(path string) (*os.File, error) {
 		return nil, errLocked
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, err)
+}
+
+// gone tells whether there is no such process.
+func gone(pid string) bool {
+	number, err := strconv.Atoi(pid)
+	return err == nil && errors.Is(unix.Kill(number, 0), unix.ESRCH)
 }
 
 // holder is the process that wrote the lock last, for messages.

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +36,7 @@ func TestNode(t *testing.T) {
 	} {
 		t.Run(end.name, func(t *testing.T) {
 			r := up(t, dir, "--node")
+			restartNode(t, r)
 			checkPods(t, r)
 			left := traces(t, dir)
 			if missing := left.missing(); len(missing) > 0 {
@@ -63,7 +67,48 @@ func checkPods(t *testing.T, r *running) {
 	r.kubectl("rollout", "status", "deployment/pause", "--timeout=2m")
 	succeed(t, "stop", "--dir", r.dir, "kubelet")
 	succeed(t, "start", "--dir", r.dir, "kubelet")
-	r.kubectl("wait", "--for=condition=Ready", "pods", "-l", "app=pause", "--timeout=2m")
+	r.kubectl("rollout", "status", "deployment/pause", "--timeout=2m")
+}
+
+// TestSweeperKeepsTheDirectory: a new up on it waits for what the sweeper of a
+// killed one does.
+func TestSweeperKeepsTheDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if os.Geteuid() != 0 {
+		t.Log("this test needs root")
+		return
+	}
+	former := up(t, dir, "--node")
+	groups := cgroupsOf(node.New("node-1", filepath.Join(dir, "node"), node.Link{}))
+	busy := exec.Command("sleep", "300") // a group with a process in it cannot be removed
+	if err := busy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	over := sync.OnceFunc(func() { _ = busy.Process.Kill(); _ = busy.Wait() })
+	t.Cleanup(over)
+	if err := os.WriteFile(filepath.Join(groups[0], "cgroup.procs"), []byte(strconv.Itoa(busy.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	former.signal(syscall.SIGKILL)
+	former.wait()
+	next := launch(t, dir)
+	time.Sleep(5 * time.Second)
+	if said := next.messages.String(); said != "" {
+		t.Errorf("it did not wait: %s", said)
+	}
+	over()
+	if line := <-next.lines; line != "ready" {
+		t.Errorf("it said %q", line)
+	}
+}
+
+// restartNode ends the node with all that runs in it and brings it back at once.
+func restartNode(t *testing.T, r *running) {
+	succeed(t, "stop", "--dir", r.dir, "--kill", "node")
+	for _, c := range []string{"node", "containerd", "kubelet", "kube-proxy", "cluster-dns"} {
+		succeed(t, "start", "--dir", r.dir, c)
+	}
 }
 
 const podsText = `apiVersion: apps/v1
@@ -102,15 +147,20 @@ func traces(t *testing.T, dir string) traceList {
 		}
 		all = append(all, trace{"a process in " + space, func() (bool, error) { return inNamespace(kind, space) }})
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/*/" + n.Cgroup())
-	if single := "/sys/fs/cgroup/" + n.Cgroup(); err == nil && len(groups) == 0 {
-		groups = []string{single}
-	}
-	for _, group := range groups {
+	for _, group := range cgroupsOf(n) {
 		all = append(all, trace{group, func() (bool, error) { return exists(group) }})
 	}
 	link := linkOf(t, n)
 	return append(all, trace{"interface " + link, func() (bool, error) { return exists("/sys/class/net/" + link) }})
+}
+
+// cgroupsOf are the node's, one in each hierarchy.
+func cgroupsOf(n node.Node) []string {
+	groups, err := filepath.Glob("/sys/fs/cgroup/*/" + n.Cgroup())
+	if err != nil || len(groups) == 0 {
+		return []string{"/sys/fs/cgroup/" + n.Cgroup()}
+	}
+	return groups
 }
 
 // linkOf finds the machine's end of the node's network link by its address.

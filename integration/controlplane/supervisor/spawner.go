@@ -27,14 +27,15 @@ type spawner struct {
 	results  chan error
 	childEnd *os.File // read by the children
 	ownEnd   *os.File // never written; closes with this process
+	lock     *os.File // of the directory, for the sweeper; whoever made the spawner closes it
 }
 
-func newSpawner() (*spawner, error) {
+func newSpawner(lock *os.File) (*spawner, error) {
 	childEnd, ownEnd, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe to the components: %w", err)
 	}
-	s := &spawner{make(chan *exec.Cmd), make(chan error), childEnd, ownEnd}
+	s := &spawner{make(chan *exec.Cmd), make(chan error), childEnd, ownEnd, lock}
 	go s.loop()
 	return s, nil
 }
@@ -76,7 +77,8 @@ func (s *spawner) command(c Component, args []string) *exec.Cmd {
 	case Node:
 		command.SysProcAttr.Cloneflags = node.Namespaces
 	case sweeper:
-		command.SysProcAttr.Pdeathsig = 0 // it has work to do after the end
+		command.SysProcAttr.Pdeathsig = 0                       // it has work to do after the end,
+		command.ExtraFiles = append(command.ExtraFiles, s.lock) // which nobody else must begin anew
 	}
 	return command
 }

@@ -35,7 +35,7 @@ func Up(ctx context.Context, settings Settings) (err error) {
 	if err := os.MkdirAll(l.logs(), 0o700); err != nil {
 		return fmt.Errorf("make the directory of the cluster: %w", err)
 	}
-	lock, err := lockDir(l)
+	lock, err := lockDir(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func Up(ctx context.Context, settings Settings) (err error) {
 	if err := writeFiles(l, p, settings); err != nil {
 		return err
 	}
-	s, err := newSupervisor(l, p, settings)
+	s, err := newSupervisor(l, p, settings, lock)
 	if err != nil {
 		return err
 	}
@@ -78,12 +78,12 @@ func writeFiles(l layout, p ports, settings Settings) error {
 		writeAuditPolicy(l))
 }
 
-func newSupervisor(l layout, p ports, settings Settings) (*supervisor, error) {
+func newSupervisor(l layout, p ports, settings Settings, lock *os.File) (*supervisor, error) {
 	probes, err := newProbes(l, p)
 	if err != nil {
 		return nil, err
 	}
-	spawner, err := newSpawner()
+	spawner, err := newSpawner(lock)
 	if err != nil {
 		return nil, err
 	}
