@@ -32,7 +32,7 @@ func init() { runtime.LockOSThread() } // the processes die with the main thread
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "pods: these tests run pods on a node of their own, which needs root; nothing was tested")
+		fmt.Fprintln(os.Stderr, "pods: NOTHING WAS TESTED: these tests run pods on a node of their own, which needs root and the packages of 'make deps'; as root: make test")
 		return
 	}
 	code, err := run(m)
