@@ -17,6 +17,7 @@ var mayImport = map[string][]string{
 	"ca/caserver":         {"ca", "ca/authn", "ca/policy", "ca/trust", "proto/..."},
 	"ca/caclient":         {"ca/policy", "ca/trust", "proto/..."},
 	"ca/kube":             {"ca", "ca/authn", "ca/policy", "ca/trust"},
+	"ca/statedir":         {"ca", "ca/authn", "ca/trust"},
 	"secretcontroller":    {"ca", "ca/trust"},
 	"nodeagent/...":       {"ca/caclient", "ca/trust", "ca/policy", "nodeagent/...", "proto/..."},
 	"proto/...":           {},
@@ -83,6 +84,7 @@ func TestImportRuleKnowsItsWay(t *testing.T) {
 	for path, c := range map[string]struct{ may, mayNot string }{
 		"ca":                    {"ca/trust", "ca/kube"},
 		"ca/kube":               {"ca/authn", "ca/kube/x"},
+		"ca/statedir":           {"ca/authn", "ca/kube"},
 		"nodeagent/sds":         {"nodeagent", "ca"},
 		"cmd/citadel":           {"ca/kube", "integration/cluster"},
 		"cmd/internal/daemon":   {"", "ca/trust"},
