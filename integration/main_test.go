@@ -30,6 +30,7 @@ var (
 	// where speed is a part of the test.
 	raced, plain string
 	citadelctl   string
+	nodeAgent    string // with the race detector
 	keep         = flag.Bool("keep", false, "leave the state and logs of the run where they are")
 )
 
@@ -78,9 +79,11 @@ func run(m *testing.M) (code int, err error) {
 }
 
 func build(dir string) error {
+	nodeAgent = filepath.Join(dir, "node_agent")
 	raced, plain, citadelctl = filepath.Join(dir, "citadel-race"), filepath.Join(dir, "citadel"), filepath.Join(dir, "citadelctl")
 	fmt.Fprintln(os.Stderr, "integration: building citadel with the race detector (the first time takes minutes)")
-	for _, args := range [][]string{{"-race", "-o", raced, "../cmd/citadel"}, {"-o", plain, "../cmd/citadel"}, {"-race", "-o", citadelctl, "../cmd/citadelctl"}} {
+	for _, args := range [][]string{{"-race", "-o", raced, "../cmd/citadel"}, {"-o", plain, "../cmd/citadel"}, {"-race", "-o", citadelctl, "../cmd/citadelctl"},
+		{"-race", "-o", nodeAgent, "../cmd/node_agent"}} {
 		cmd := exec.Command("go", append([]string{"build"}, args...)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)

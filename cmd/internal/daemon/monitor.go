@@ -17,6 +17,8 @@ import (
 
 // Monitor is what the monitoring port shows.
 type Monitor struct {
+	// Host is the address to listen on; empty: all.
+	Host string
 	Port int
 	// Metrics are served at /metrics.
 	Metrics prometheus.Gatherer
@@ -29,7 +31,7 @@ type Monitor struct {
 
 // Serve answers until ctx ends.
 func (m Monitor) Serve(ctx context.Context) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(m.Port)))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(m.Host, strconv.Itoa(m.Port)))
 	if err != nil {
 		return fmt.Errorf("listen on --monitoring-port: %w", err)
 	}

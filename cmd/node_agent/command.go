@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"citadel/cmd/internal/daemon"
+)
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// usageError is a mistake on the command line, in the environment, or in a file
+// that these name.
+type usageError struct{ error }
+
+const example = `  # join by a token that citadelctl token create printed, and keep /etc/certs filled
+  node_agent --join-token-file /etc/citadel/join-token
+
+  # as Istio's node agent was started: key, chain and root are in /etc/certs already
+  node_agent --ca-address istio-citadel:8060 --workload-cert-ttl 24h
+
+  # nginx reads the files anew after each renewal
+  node_agent --reload-command 'nginx -s reload'
+
+  # how is it going?
+  node_agent status`
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	err := newCommand(args, stdout, stderr).ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "node_agent: %v\n", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintln(stderr, "See 'node_agent --help'.")
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
+	flags := daemon.NewFlags("NODE_AGENT_")
+	opts := newOptions(flags)
+	cmd := &cobra.Command{
+		Use:   "node_agent",
+		Short: "Keeps a host's workload certificate",
+		Long: "node_agent has a key certified by a Citadel, keeps key, chain and root in files, and renews them\n" +
+			"in time. Each flag can also be set by the environment (NODE_AGENT_ and its name in capitals, with\n" +
+			"_ for -) and in the YAML file of --config. Flags of Istio's node agent that do nothing here are\n" +
+			"accepted with a warning, and not listed.",
+		Example:       example,
+		Version:       daemon.BuildVersion().String(),
+		Args:          cobra.ArbitraryArgs, // checked with the flags
+		SilenceErrors: true, SilenceUsage: true,
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // ReportUnknown tells
+		RunE: func(cmd *cobra.Command, rest []string) error {
+			flags.ReportUnknown(cmd.Flags(), args)
+			if err := noArguments(cmd, rest); err != nil {
+				flags.Report(err)
+			}
+			flags.ReadEnvironment(cmd.Flags())
+			if opts.configFile != "" {
+				flags.ReadFile(cmd.Flags(), opts.configFile)
+			}
+			cfg, err := opts.validate(cmd.Flags())
+			if err != nil {
+				return usageError{err}
+			}
+			return serve(cmd.Context(), cfg, flags.Warnings(), stderr)
+		},
+	}
+	cmd.Flags().Bool("version", false, "print the version") // without cobra's -v, which was the ancestor's verbosity
+	flags.AddTo(cmd.Flags())
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if _, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && !cmd.HasParent() { // the last argument: all others are read
+			flags.Report(err)
+			err = cmd.RunE(cmd, nil)
+		}
+		return usageError{err}
+	})
+	cmd.SetUsageFunc(func(*cobra.Command) error {
+		fmt.Fprintf(stdout, "Usage:\n  node_agent [flags]\n  node_agent status [-o table|json]\n  node_agent renew\n  node_agent version\n\nExamples:\n%s\n", example)
+		flags.Usage(stdout)
+		fmt.Fprintln(stdout, "\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong flags, variables or files that they name.")
+		return nil
+	})
+	cmd.AddCommand(newStatus(stdout), newRenew(stdout), &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments, Run: func(*cobra.Command, []string) {
+		fmt.Fprintln(stdout, daemon.BuildVersion())
+	}})
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.InitDefaultHelpCmd()
+	cmd.SetArgs(args)
+	if found, _, err := cmd.Find(args); err == nil && found == cmd {
+		cmd.SetArgs(daemon.WellFormed(cmd.Flags(), args))
+	}
+	return cmd
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
+	}
+	return nil
+}

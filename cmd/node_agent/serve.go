@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"citadel/ca/caclient"
+	"citadel/cmd/internal/daemon"
+	"citadel/nodeagent"
+)
+
+// serve runs until ctx ends.
+func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer) (err error) {
+	log, err := daemon.NewLogger(stderr, cfg.logFormat, cfg.logLevel)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	log.Info("node_agent starts", "version", daemon.BuildVersion().Version)
+	sink, err := cfg.dir.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sink.Close()) }()
+	p := &process{cfg: cfg, log: log, notify: newNotifier(log)}
+	p.metrics = newMetrics(func() nodeagent.Status { return p.agent.Status() })
+	settings, err := p.settings()
+	if err != nil {
+		return err
+	}
+	settings.Sinks = []nodeagent.Sink{sink}
+	p.agent = nodeagent.New(settings)
+	return p.run(ctx)
+}
+
+// process is the running program.
+type process struct {
+	cfg     *config
+	log     *slog.Logger
+	metrics *metrics
+	notify  *notifier
+	agent   *nodeagent.Agent
+}
+
+// run is the program's parts.
+func (p *process) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if p.cfg.socket != "" {
+		listener, err := listenControl(p.cfg.socket)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return serveControl(ctx, listener, p.agent) })
+	}
+	if p.cfg.monitoringPort > 0 {
+		monitor := daemon.Monitor{Host: "127.0.0.1", Port: p.cfg.monitoringPort, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready}
+		group.Go(func() error { return monitor.Serve(ctx) })
+	}
+	group.Go(func() error {
+		p.notify.tell(p.agent.Status())
+		p.agent.Run(ctx)
+		p.notify.stopping()
+		return nil
+	})
+	err := group.Wait()
+	if err == nil {
+		p.log.Info("node_agent stopped")
+	}
+	return err
+}
+
+func (p *process) settings() (nodeagent.Settings, error) {
+	cfg, kept := p.cfg, state{p.cfg.stateDir}
+	address, err := kept.address()
+	switch {
+	case cfg.addressGiven:
+		address = cfg.address
+	case err != nil:
+		return nodeagent.Settings{}, err
+	case address == "":
+		address = cfg.address
+	}
+	s := nodeagent.Settings{
+		Address: address, AddressGiven: cfg.addressGiven, ServerName: cfg.serverName, Fingerprints: cfg.pins,
+		Roots:   func() ([]*x509.Certificate, error) { return readRoots(cfg.rootFile, cfg.root) },
+		Token:   func() (string, error) { return readToken(cfg.tokenFile) },
+		Join:    func() (caclient.Join, error) { return readJoin(cfg.joinFile) },
+		JoinKey: kept, Joined: kept.saveAddress,
+		Sign: sign, Watch: watch,
+		ID: cfg.spiffeID, TTL: cfg.ttl, KeyType: cfg.kind, Organization: cfg.org, Renewal: nodeagent.DefaultRenewal,
+		Reload: cfg.reload, Beat: p.beat, Every: p.notify.every(time.Minute), Observe: p.observe,
+	}
+	switch held, err := cfg.dir.Load(); {
+	case err == nil:
+		s.Held = &held
+	case !errors.Is(err, fs.ErrNotExist):
+		p.log.Error("the certificate files are not usable, and are left as they are until there are new ones", "err", err)
+	}
+	return s, nil
+}
+
+// sign asks on a connection of its own: each has the proof of its time.
+func sign(ctx context.Context, cfg caclient.Config, csr []byte, ttl time.Duration) (caclient.Issued, error) {
+	client, err := caclient.New(cfg)
+	if err != nil {
+		return caclient.Issued{}, err
+	}
+	defer client.Close()
+	return client.Sign(ctx, csr, ttl)
+}
+
+func watch(ctx context.Context, cfg caclient.Config, told func(caclient.Roots)) error {
+	client, err := caclient.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.WatchRoots(ctx, told)
+}
+
+// beat is called by the loop itself: one that hangs is killed.
+func (p *process) beat() { p.notify.beat(p.agent.Status()) }
+
+// observe logs what happened.
+func (p *process) observe(e nodeagent.Event) {
+	p.metrics.observe(e)
+	p.notify.tell(e.Status)
+	now := time.Now()
+	attrs := []any{"identity", e.Status.Identity, "ca", e.Status.CA}
+	switch {
+	case e.By != "":
+		// The ancestor's words, for which people look.
+		p.log.Info(fmt.Sprintf("CSR is approved successfully. Will renew cert in %s", e.Status.RenewAt.Sub(now).Round(time.Second)),
+			append(attrs, "by", e.By, "serial", e.Status.Serial, "notAfter", e.Status.NotAfter.UTC(), "renewAt", e.Status.RenewAt.UTC(), "roots", e.Status.Roots)...)
+	case e.Err == nil:
+		p.log.Info(e.What, append(attrs, "roots", e.Status.Roots)...)
+	default:
+		level := slog.LevelWarn
+		if !e.Status.Valid(now) {
+			level = slog.LevelError
+		}
+		p.log.Log(context.Background(), level, e.What, append(attrs, "err", e.Err, "left", left(e.Status, now), "nextTry", e.Status.NextTry.UTC())...)
+	}
+}
+
+// left says what remains of the certificate.
+func left(s nodeagent.Status, now time.Time) string {
+	switch {
+	case s.NotAfter.IsZero():
+		return "no certificate"
+	case !s.Valid(now):
+		return "none: expired " + now.Sub(s.NotAfter).Round(time.Second).String() + " ago"
+	}
+	return s.NotAfter.Sub(now).Round(time.Second).String()
+}
+
+// alive is for those who have no watchdog.
+func (p *process) alive() error { return p.notify.late() }
+
+// ready is true while programs have a certificate that counts.
+func (p *process) ready() error {
+	if s := p.agent.Status(); !s.Valid(time.Now()) {
+		return fmt.Errorf("there is no valid certificate: %s", s.LastError)
+	}
+	return nil
+}
