@@ -12,11 +12,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
-	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
 	"citadel/ca/caserver"
-	"citadel/ca/kube"
 )
 
 const (
@@ -33,11 +31,11 @@ const (
 
 // serveAPI serves the CSR API until ctx ends. A port that is taken ends the
 // process: half of it is not what anybody started.
-func (p *process) serveAPI(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
-	if err := p.awaitBans(ctx, client, authority); err != nil {
+func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authority) error {
+	if err := p.awaitBans(ctx, s, authority); err != nil {
 		return nil // ctx has ended
 	}
-	proofs, err := p.newProofs(client)
+	proofs, err := p.newProofs(s)
 	if err != nil {
 		return err
 	}
@@ -60,10 +58,10 @@ func (p *process) serveAPI(ctx context.Context, client kubernetes.Interface, aut
 		return nil
 	})
 	group.Go(func() error {
-		every(ctx, bansEvery, func() { _ = p.readBans(ctx, client, authority) })
+		every(ctx, bansEvery, func() { _ = p.readBans(ctx, s, authority) })
 		return nil
 	})
-	group.Go(func() error { every(ctx, sweepEvery, func() { p.sweepTokens(ctx, client) }); return nil })
+	group.Go(func() error { every(ctx, sweepEvery, func() { p.sweepTokens(ctx, s) }); return nil })
 	return group.Wait()
 }
 
@@ -121,8 +119,8 @@ func (p *process) servingCertificate(authority *ca.Authority) (func(*tls.ClientH
 
 // awaitBans reads the bans before anybody is answered. It returns an error only
 // when ctx ends first.
-func (p *process) awaitBans(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
-	for p.readBans(ctx, client, authority) != nil {
+func (p *process) awaitBans(ctx context.Context, s stores, authority *ca.Authority) error {
+	for p.readBans(ctx, s, authority) != nil {
 		select {
 		case <-time.After(bansEvery):
 		case <-ctx.Done():
@@ -134,8 +132,8 @@ func (p *process) awaitBans(ctx context.Context, client kubernetes.Interface, au
 
 // readBans has the authority go by the bans that are stored now. A list that
 // cannot be read leaves those of before.
-func (p *process) readBans(ctx context.Context, client kubernetes.Interface, authority *ca.Authority) error {
-	list, err := kube.ReadBans(ctx, client, p.cfg.namespace)
+func (p *process) readBans(ctx context.Context, s stores, authority *ca.Authority) error {
+	list, err := s.bans(ctx)
 	if err == nil {
 		var bans ca.Bans
 		if bans, err = list.Bans(); err == nil {
@@ -149,9 +147,8 @@ func (p *process) readBans(ctx context.Context, client kubernetes.Interface, aut
 	return err
 }
 
-func (p *process) sweepTokens(ctx context.Context, client kubernetes.Interface) {
-	tokens := kube.JoinTokens{Client: client, Namespace: p.cfg.namespace}
-	if err := tokens.Sweep(ctx, time.Now(), keepTokens); err != nil && ctx.Err() == nil {
+func (p *process) sweepTokens(ctx context.Context, s stores) {
+	if err := s.sweep(ctx, time.Now(), keepTokens); err != nil && ctx.Err() == nil {
 		p.log.Warn("join tokens that expired are not all deleted", "err", err)
 	}
 }

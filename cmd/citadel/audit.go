@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,26 @@ func openAudit(path string, stdout io.Writer) (*auditStream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--audit-log: open the audit log: %w", err)
 	}
-	return &auditStream{out: impatient{file, auditPatience}, close: file.Close}, nil
+	return &auditStream{out: impatient{file, auditPatience}, last: cutOff(path), close: file.Close}, nil
+}
+
+// cutOff is an error where a crash, or a disk that was full, left half a record
+// at a file's end: the next one must begin on a line of its own.
+func cutOff(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil // it may be for writing alone
+	}
+	defer file.Close()
+	end := make([]byte, 1)
+	if _, err := file.ReadAt(end, info.Size()-1); err != nil || end[0] == '\n' {
+		return nil
+	}
+	return errors.New("the last record is cut off")
 }
 
 // auditPatience is how long a record may wait for a reader of the pipe that

@@ -67,6 +67,28 @@ func TestAuditLinesAreWhole(t *testing.T) {
 	}
 }
 
+// TestAuditFileThatWasCutOff: what is written after a crash does not become part
+// of what was written before it.
+func TestAuditFileThatWasCutOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	for before, want := range map[string]string{"": "", "{}\n": "{}\n", "{\"stage": "{\"stage\n"} {
+		if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stream, err := openAudit(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(stream.failing(), stream.write(ca.AuditRecord{Stage: ca.AuditRefused}), stream.close()); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if rest, ok := strings.CutPrefix(string(text), want); err != nil || !ok || !strings.HasPrefix(rest, "{") || strings.Count(rest, "\n") != 1 {
+			t.Errorf("%q became %q: %v", before, text, err)
+		}
+	}
+}
+
 // TestAuditFile is for the daemon's eyes alone, and is appended to.
 func TestAuditFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")

@@ -17,24 +17,23 @@ import (
 
 // loadAuthority gets the signer from where the flags say, and makes an
 // authority of it.
-func loadAuthority(ctx context.Context, p *process, client kubernetes.Interface) (*ca.Authority, error) {
+func (p *process) loadAuthority(ctx context.Context, s stores) (*ca.Authority, kept, error) {
 	cfg, log := p.cfg, p.log
-	signer, secret, err := cfg.loadSigner(ctx, client, log, p.rightClock)
+	signer, err := s.signer(ctx)
 	if err != nil {
-		return nil, err
+		return nil, kept{}, err
 	}
-	p.fromCASecret.Store(secret == kube.CASecret)
 	if id, err := x509svid.IDFromCert(signer.Cert()); err == nil && id.TrustDomain() != cfg.td {
 		log.Warn("the signing certificate is another trust domain's: peers that know it as such will refuse what it signs",
 			"its", id.TrustDomain().Name(), "ours", cfg.td.Name())
 	}
 	log.Info("signing certificate in use", "subject", signer.Cert().Subject.String(), "notAfter", signer.NotAfter().UTC(),
 		"roots", len(signer.Roots()), "chain", len(signer.Chain()))
-	authority, err := cfg.authority(signer, p.audit.write)
-	if err != nil && secret != "" {
-		err = fmt.Errorf("CA in Secret %s/%s: %w", cfg.namespace, secret, err)
+	authority, err := cfg.authority(signer.Signer, p.audit.write)
+	if err != nil && signer.place != "" {
+		err = fmt.Errorf("CA in %s: %w", signer.place, err)
 	}
-	return authority, err
+	return authority, signer, err
 }
 
 // authority makes one that signs as the flags say.
@@ -54,9 +53,9 @@ func (c *config) authority(signer *trust.Signer, audit func(ca.AuditRecord) erro
 	return authority, err
 }
 
-// loadSigner also tells the Secret that it is in, if it is in one.
+// loadSigner gets the signer from the files of the flags, else from the cluster.
 // MayMake is asked before a root is made.
-func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, mayMake func(context.Context) error) (signer *trust.Signer, secret string, err error) {
+func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, mayMake func(context.Context) error) (kept, error) {
 	tell := func(err error) {
 		if errors.Is(err, kube.ErrBothLayouts) {
 			log.Warn("operator's own CA is there twice", "err", err)
@@ -67,37 +66,35 @@ func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, lo
 	switch c.source {
 	case sourceFiles:
 		log.Info("operator's own CA", "file", c.signingCert)
-		return c.signer, "", nil
+		return kept{Signer: c.signer}, nil
 	case sourcePlugged, sourceAuto:
 		pieces, found, err := kube.Plugged(ctx, client, c.namespace, tell)
 		switch {
 		case err != nil:
-			return nil, "", err
+			return kept{}, err
 		case found:
 			log.Info("operator's own CA", "secret", c.namespace+"/"+kube.PluggedSecret)
-			if signer, err = trust.NewSigner(time.Now(), pieces); err != nil {
-				return nil, "", err
+			signer, err := trust.NewSigner(time.Now(), pieces)
+			if err != nil {
+				return kept{}, err
 			}
 			signer, err = c.withExtraRoots(signer)
-			return signer, kube.PluggedSecret, err
+			return kept{Signer: signer, place: "Secret " + c.namespace + "/" + kube.PluggedSecret}, err
 		case c.source == sourcePlugged:
-			return nil, "", errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
+			return kept{}, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
 				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
 		}
 	}
-	signer, err = c.selfSignedSigner(ctx, client, log, kube.SelfSigned{Tell: tell, MayMake: mayMake})
-	return signer, kube.CASecret, err
-}
-
-func (c *config) selfSignedSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, store kube.SelfSigned) (*trust.Signer, error) {
-	store.Client, store.Namespace, store.ReadOnly = client, c.namespace, c.readOnly
-	store.Root = trust.SelfSigned{TrustDomain: c.td, KeyType: c.caKey, Lifetime: c.selfSignedTTL}
+	store := kube.SelfSigned{Client: client, Namespace: c.namespace, ReadOnly: c.readOnly, Root: c.newRoot(), Tell: tell, MayMake: mayMake}
 	signer, made, err := store.Load(ctx)
 	if err != nil {
-		return nil, err
+		return kept{}, err
 	}
 	log.Info("self-signed root", "secret", c.namespace+"/"+kube.CASecret, "made", made)
-	return c.withExtraRoots(signer)
+	root := signer.Cert()
+	signer, err = c.withExtraRoots(signer)
+	return kept{signer, "Secret " + c.namespace + "/" + kube.CASecret,
+		func(ctx context.Context) error { return kube.HoldsRoot(ctx, client, c.namespace, root) }}, err
 }
 
 // withExtraRoots adds the roots of --root-cert to every bundle.

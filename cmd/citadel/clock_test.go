@@ -56,7 +56,7 @@ func TestWrongClockIsLearnt(t *testing.T) {
 				p := newProcess(cfg, quiet(), &auditStream{out: io.Discard})
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
-				go func() { ended <- p.work(ctx) }()
+				go func() { ended <- p.work(ctx, p.cluster(client)) }()
 				time.Sleep(time.Minute)
 				if err := p.clockWrong(); err != nil {
 					t.Error(err)

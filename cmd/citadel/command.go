@@ -31,6 +31,9 @@ const example = `  # in a cluster, as deploy/ runs it
     --signing-cert ca-cert.pem --signing-key ca-key.pem --cert-chain cert-chain.pem --root-cert root-cert.pem \
     --workload-cert-ttl 1h
 
+  # without Kubernetes: root, join tokens and bans in a directory
+  citadel --state-dir /var/lib/citadel --grpc-host-identities ca.example.org
+
   # the same flag from the environment
   CITADEL_WORKLOAD_CERT_TTL=1h citadel`
 
@@ -56,9 +59,10 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 		Use:   "citadel",
 		Short: "Certificate authority of a service mesh",
 		Long: "citadel keeps one Kubernetes Secret per service account filled with a private key, a SPIFFE\n" +
-			"certificate chain and the roots, and rotates it. Each flag can also be set by the environment:\n" +
-			"CITADEL_ and its name in capitals, with _ for -. Flags of Istio's Citadel that do nothing here\n" +
-			"are accepted with a warning, and not listed.",
+			"certificate chain and the roots, and rotates it; and it signs for whoever proves who he is at\n" +
+			"its CSR API. With --state-dir it does the latter alone, without Kubernetes. Each flag can also\n" +
+			"be set by the environment: CITADEL_ and its name in capitals, with _ for -. Flags of Istio's\n" +
+			"Citadel that do nothing here are accepted with a warning, and not listed.",
 		Example:       example,
 		Version:       daemon.BuildVersion().String(),
 		Args:          cobra.ArbitraryArgs, // checked with the flags

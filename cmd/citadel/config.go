@@ -27,13 +27,14 @@ const (
 	sourceSelfSigned               // Secret istio-ca-secret
 	sourcePlugged                  // Secret cacerts, and nothing else will do
 	sourceFiles                    // files named by flags
+	sourceStateDir                 // the directory of --state-dir
 )
 
 // config is what the flags and the files that they name say, checked.
 type config struct {
 	*options
-	client     kubernetes.Interface
-	clock      kube.Clock // of the client's answers
+	client     kubernetes.Interface // nil with --state-dir
+	clock      kube.Clock           // of the client's answers
 	td         spiffeid.TrustDomain
 	source     source
 	signer     *trust.Signer // of sourceFiles
@@ -49,8 +50,11 @@ type config struct {
 // that is wrong at once.
 func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c := &config{options: o, namespace: o.storageNamespace, dnsNames: ca.DNSNames{}}
-	c.checkCluster()
-	c.checkNamespaces(given)
+	if c.stateDir == "" {
+		c.checkCluster()
+		c.checkNamespaces(given)
+	}
+	c.checkNamespace("citadel-storage-namespace", c.namespace)
 	c.checkAuthority(given)
 	c.checkTimes()
 	c.checkWorkloads()
@@ -59,6 +63,7 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c.checkReplicas()
 	c.checkLogs()
 	c.checkLiveness()
+	c.checkStateDir(given)
 	if problems := o.flags.Problems(); len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
@@ -84,7 +89,6 @@ func (c *config) checkNamespaces(given *pflag.FlagSet) {
 			c.scope.Listed = append(c.scope.Listed, ns)
 		}
 	}
-	c.checkNamespace("citadel-storage-namespace", c.namespace)
 	c.scope.StorageNamespace, c.scope.EnabledByDefault = c.namespace, c.enableByDefault
 }
 
@@ -124,6 +128,8 @@ func (c *config) chooseSource(given *pflag.FlagSet) {
 		c.source = sourceFiles
 		c.readSigner()
 		return
+	case c.stateDir != "":
+		c.source = sourceStateDir
 	case !given.Changed("self-signed-ca"):
 		c.source = sourceAuto
 	case c.selfSigned:

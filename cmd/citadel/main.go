@@ -1,6 +1,7 @@
 // Command citadel is a certificate authority for the workloads of a service
 // mesh: it keeps a Secret with a SPIFFE certificate beside each Kubernetes
-// service account, and rotates it.
+// service account, and rotates it; and it serves the CSR API, without Kubernetes
+// too.
 package main
 
 import (

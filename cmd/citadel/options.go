@@ -25,6 +25,7 @@ type options struct {
 	selfSignedTTL  time.Duration
 	caKeyType      string
 	readOnly       bool
+	stateDir       string
 	signingCert    string
 	signingKey     string
 	certChain      string
@@ -94,6 +95,7 @@ func (o *options) authorityFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.signingKey, "signing-key", "", "`file` of its private key, PEM")
 	f.StringVar(&o.certChain, "cert-chain", "", "`file` of its issuers, nearest first, PEM; not needed when a root signed it")
 	f.StringVar(&o.rootCert, "root-cert", "", "`file` of the roots, PEM; with the CA in a Secret: further roots for every bundle")
+	f.StringVar(&o.stateDir, "state-dir", "", "`folder` of root, join tokens, bans and audit log, mode 0700, made when there is none: the CSR API without Kubernetes")
 	o.flags.Alias(f, "ca-cert-ttl", "self-signed-ca-cert-ttl")
 }
 
@@ -129,7 +131,7 @@ func (o *options) monitorFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.logAsJSON, "log_as_json", false, "the same as --log-format json")
-	f.StringVar(&o.auditLog, "audit-log", "-", "`file` for the audit records of signatures, JSON lines, made with mode 0600; -: standard output")
+	f.StringVar(&o.auditLog, "audit-log", "-", "`file` for the audit records of signatures, JSON lines, made with mode 0600; -: standard output; with --state-dir, if not given: audit.log there")
 	f.StringVar(&o.livenessPath, "liveness-probe-path", "", "`file` to touch while citadel is alive, for citadel probe; empty: none")
 	f.DurationVar(&o.livenessInterval, "liveness-probe-interval", 0, "how often to touch it; needed with --liveness-probe-path")
 }

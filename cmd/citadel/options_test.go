@@ -82,6 +82,7 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"log-format":                    "text",
 		"log-level":                     "info",
 		"audit-log":                     "-",
+		"state-dir":                     "",
 	}
 	got := map[string]string{}
 	allFlags().VisitAll(func(f *pflag.Flag) {

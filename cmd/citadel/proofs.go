@@ -6,7 +6,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/time/rate"
-	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca/authn"
 	"citadel/ca/kube"
@@ -24,33 +23,58 @@ type proofs struct {
 }
 
 // newProofs makes them in the order in which they count.
-func (p *process) newProofs(client kubernetes.Interface) (*proofs, error) {
-	keys := authn.NewKeys(kube.TokenKeys(client), func(err error) { p.log.Warn("the API server's keys of tokens are not read", "err", err) })
-	kubernetesToken, err := authn.NewKubernetesToken(authn.KubernetesTokens{TrustDomain: p.cfg.td, Audiences: p.cfg.tokenAudience,
-		Keys: keys, Review: kube.Review(client), ReviewTTL: p.cfg.reviewTTL})
-	if err != nil {
-		return nil, fmt.Errorf("accept Kubernetes tokens: %w", err)
-	}
+func (p *process) newProofs(s stores) (*proofs, error) {
 	all := &proofs{chain: authn.Chain{
 		authn.ClientCertificate{RenewExpiredFor: p.cfg.renewExpired},
-		authn.Join{TrustDomain: p.cfg.td, Tokens: kube.JoinTokens{Client: client, Namespace: p.cfg.namespace},
-			Lookups: rate.NewLimiter(joinLookups, joinLookups)},
-		kubernetesToken,
-	}, run: []func(context.Context){keys.Run}}
-	if p.cfg.oidcIssuer != "" {
-		oidc, err := authn.NewOIDCToken(authn.OIDCTokens{TrustDomain: p.cfg.td, Issuer: p.cfg.oidcIssuer, Audience: p.cfg.oidcAudience, JWKSURI: p.cfg.oidcKeys,
-			Tell: func(err error) { p.log.Warn("the keys of --oidc-issuer are not read", "err", err) }})
-		if err != nil {
-			return nil, fmt.Errorf("--oidc-issuer: %w", err)
+		authn.Join{TrustDomain: p.cfg.td, Tokens: s.joinTokens, Lookups: rate.NewLimiter(joinLookups, joinLookups)},
+	}}
+	for _, add := range []func(*proofs) error{p.addKubernetesTokens, p.addOIDCTokens, p.addNodeProxies} {
+		if err := add(all); err != nil {
+			return nil, err
 		}
-		all.chain, all.run = append(all.chain, oidc), append(all.run, oidc.Run)
-	}
-	if len(p.cfg.trustedNodes) > 0 {
-		nodes, err := kube.NewNodes(client, p.cfg.td, p.cfg.trustedNodes)
-		if err != nil {
-			return nil, fmt.Errorf("--trusted-node-accounts: %w", err)
-		}
-		all.mayImpersonate, all.run = nodes.MayImpersonate, append(all.run, nodes.Run)
 	}
 	return all, nil
+}
+
+// addKubernetesTokens of the API server, where there is one.
+func (p *process) addKubernetesTokens(all *proofs) error {
+	client := p.cfg.client
+	if client == nil {
+		return nil
+	}
+	keys := authn.NewKeys(kube.TokenKeys(client), func(err error) { p.log.Warn("the API server's keys of tokens are not read", "err", err) })
+	tokens, err := authn.NewKubernetesToken(authn.KubernetesTokens{TrustDomain: p.cfg.td, Audiences: p.cfg.tokenAudience,
+		Keys: keys, Review: kube.Review(client), ReviewTTL: p.cfg.reviewTTL})
+	if err != nil {
+		return fmt.Errorf("accept Kubernetes tokens: %w", err)
+	}
+	all.chain, all.run = append(all.chain, tokens), append(all.run, keys.Run)
+	return nil
+}
+
+// addOIDCTokens of --oidc-issuer.
+func (p *process) addOIDCTokens(all *proofs) error {
+	if p.cfg.oidcIssuer == "" {
+		return nil
+	}
+	tokens, err := authn.NewOIDCToken(authn.OIDCTokens{TrustDomain: p.cfg.td, Issuer: p.cfg.oidcIssuer, Audience: p.cfg.oidcAudience, JWKSURI: p.cfg.oidcKeys,
+		Tell: func(err error) { p.log.Warn("the keys of --oidc-issuer are not read", "err", err) }})
+	if err != nil {
+		return fmt.Errorf("--oidc-issuer: %w", err)
+	}
+	all.chain, all.run = append(all.chain, tokens), append(all.run, tokens.Run)
+	return nil
+}
+
+// addNodeProxies lets those of --trusted-node-accounts ask for others.
+func (p *process) addNodeProxies(all *proofs) error {
+	if len(p.cfg.trustedNodes) == 0 {
+		return nil
+	}
+	nodes, err := kube.NewNodes(p.cfg.client, p.cfg.td, p.cfg.trustedNodes)
+	if err != nil {
+		return fmt.Errorf("--trusted-node-accounts: %w", err)
+	}
+	all.mayImpersonate, all.run = nodes.MayImpersonate, append(all.run, nodes.Run)
+	return nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"citadel/ca"
 	"citadel/ca/kube"
+	"citadel/ca/statedir"
 	"citadel/cmd/internal/daemon"
 	"citadel/secretcontroller"
 )
@@ -48,9 +49,7 @@ type process struct {
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
 	lease      atomic.Pointer[kube.Guard] // while this replica writes by a lease
-
-	fromCASecret atomic.Bool // the root is the one in the CA secret
-	caSecretOff  atomic.Bool // and the CA secret no longer holds it
+	rootLost   atomic.Bool                // from where it is kept
 }
 
 // newProcess shows from the start that nobody leads: an alert on that must not
@@ -80,6 +79,15 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 	for _, w := range append(warnings, cfg.advice()...) {
 		log.Warn(w)
 	}
+	keeps := func(p *process) stores { return p.cluster(cfg.client) }
+	if cfg.stateDir != "" {
+		dir, err := statedir.Open(cfg.stateDir)
+		if err != nil {
+			return fmt.Errorf("--state-dir: %w", err)
+		}
+		defer dir.Close()
+		keeps = func(p *process) stores { return p.directory(dir) }
+	}
 	audit, err := openAudit(cfg.auditLog, stdout)
 	if err != nil {
 		return err
@@ -91,7 +99,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 	}
 	p := newProcess(cfg, log, audit)
 	done := make(chan error, 1)
-	go func() { done <- errors.Join(p.run(ctx), audit.close()) }()
+	go func() { done <- errors.Join(p.run(ctx, keeps(p)), audit.close()) }()
 	select {
 	case err := <-done:
 		return err
@@ -107,8 +115,12 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 }
 
 // run is the program's parts in the order they need each other.
-func (p *process) run(ctx context.Context) error {
-	p.log.Info("citadel starts", "version", daemon.BuildVersion().Version, "trustDomain", p.cfg.td.Name(), "storageNamespace", p.cfg.namespace)
+func (p *process) run(ctx context.Context, s stores) error {
+	where := slog.String("storageNamespace", p.cfg.namespace)
+	if p.cfg.stateDir != "" {
+		where = slog.String("stateDir", p.cfg.stateDir)
+	}
+	p.log.Info("citadel starts", "version", daemon.BuildVersion().Version, "trustDomain", p.cfg.td.Name(), where)
 	group, ctx := errgroup.WithContext(ctx)
 	if p.cfg.monitoringPort > 0 {
 		group.Go(func() error { return p.monitor().Serve(ctx) })
@@ -116,7 +128,7 @@ func (p *process) run(ctx context.Context) error {
 	if p.cfg.livenessPath != "" {
 		group.Go(func() error { p.liveness().Run(ctx); return nil })
 	}
-	group.Go(func() error { return p.work(ctx) })
+	group.Go(func() error { return p.work(ctx, s) })
 	err := group.Wait()
 	if err != nil && errors.Is(err, context.Canceled) {
 		err = nil
@@ -138,10 +150,12 @@ func (p *process) liveness() daemon.Liveness {
 }
 
 // work loads the authority, and then keeps the Secrets.
-func (p *process) work(ctx context.Context) error {
+func (p *process) work(ctx context.Context, s stores) error {
 	client := p.cfg.client
-	p.awaitClock(ctx) // a root made now would not be valid either
-	authority, err := loadAuthority(ctx, p, client)
+	if client != nil {
+		p.awaitClock(ctx) // a root made now would not be valid either
+	}
+	authority, signer, err := p.loadAuthority(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -149,17 +163,17 @@ func (p *process) work(ctx context.Context) error {
 	p.metrics.watchAuthority(authority)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { warnOfExpiry(ctx, p.log, authority); return nil })
-	if p.fromCASecret.Load() {
-		group.Go(func() error { p.watchCASecret(ctx, client, authority); return nil })
+	if signer.holds != nil {
+		group.Go(func() error { p.watchKept(ctx, signer); return nil })
 	}
-	if p.cfg.serverOnly || !p.cfg.leaderElect {
+	if client != nil && (p.cfg.serverOnly || !p.cfg.leaderElect) {
 		group.Go(func() error { p.watchClock(ctx); return nil })
 	}
 	if !p.cfg.serverOnly {
 		group.Go(func() error { return p.control(ctx, client, authority) })
 	}
 	if p.cfg.grpcPort > 0 {
-		group.Go(func() error { return p.serveAPI(ctx, client, authority) })
+		group.Go(func() error { return p.serveAPI(ctx, s, authority) })
 	}
 	return group.Wait()
 }

@@ -150,7 +150,8 @@ func TestWhereTheSignerComesFrom(t *testing.T) {
 				client = fake.NewSimpleClientset(cacerts(c.secret))
 			}
 			var said bytes.Buffer
-			a, err := loadAuthority(t.Context(), &process{cfg: cfg, log: slog.New(slog.NewTextHandler(&said, nil)), audit: &auditStream{out: io.Discard}}, client)
+			p := &process{cfg: cfg, log: slog.New(slog.NewTextHandler(&said, nil)), audit: &auditStream{out: io.Discard}}
+			a, _, err := p.loadAuthority(t.Context(), p.cluster(client))
 			if err != nil {
 				if c.roots > 0 || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v", err)

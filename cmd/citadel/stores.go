@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"citadel/ca"
+	"citadel/ca/authn"
+	"citadel/ca/kube"
+	"citadel/ca/statedir"
+	"citadel/ca/trust"
+)
+
+// stores is what outlives this process, and where that is kept: in a cluster,
+// or in the directory of --state-dir.
+type stores struct {
+	signer     func(context.Context) (kept, error)
+	bans       func(context.Context) (ca.BanList, error)
+	joinTokens authn.JoinTokens
+	// sweep deletes the join tokens that expired more than a time ago.
+	sweep func(ctx context.Context, now time.Time, keep time.Duration) error
+}
+
+// kept is what an authority signs with, and where it is from.
+type kept struct {
+	*trust.Signer
+	place string // empty: the files of flags
+	// holds tells whether the place holds it still; nil: it is the operator's to
+	// keep.
+	holds func(context.Context) error
+}
+
+// cluster keeps everything behind the API server.
+func (p *process) cluster(client kubernetes.Interface) stores {
+	tokens := kube.JoinTokens{Client: client, Namespace: p.cfg.namespace}
+	return stores{
+		signer:     func(ctx context.Context) (kept, error) { return p.cfg.loadSigner(ctx, client, p.log, p.rightClock) },
+		bans:       func(ctx context.Context) (ca.BanList, error) { return kube.ReadBans(ctx, client, p.cfg.namespace) },
+		joinTokens: tokens, sweep: tokens.Sweep,
+	}
+}
+
+// directory keeps everything in one.
+func (p *process) directory(dir *statedir.Dir) stores {
+	tokens := dir.JoinTokens()
+	return stores{
+		signer:     func(context.Context) (kept, error) { return p.cfg.loadFrom(dir, p.log) },
+		bans:       dir.ReadBans,
+		joinTokens: tokens, sweep: tokens.Sweep,
+	}
+}
