@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,7 @@ func (w *world) objects(resource string) (list []object, kind string) {
 		return list, "SecretList"
 	case "serviceaccounts":
 		for _, a := range w.accounts {
+			a.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}
 			list = append(list, object{a.ObjectMeta, "", a})
 		}
 		return list, "ServiceAccountList"
@@ -73,6 +75,12 @@ func (w *world) objects(resource string) (list []object, kind string) {
 			list = append(list, object{d.ObjectMeta, "", d})
 		}
 		return list, "DeploymentList"
+	case "services":
+		for _, s := range w.services {
+			s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
+			list = append(list, object{s.ObjectMeta, "", s})
+		}
+		return list, "ServiceList"
 	case "leases":
 		for _, l := range w.leases {
 			l.TypeMeta = metav1.TypeMeta{APIVersion: "coordination.k8s.io/v1", Kind: "Lease"}
@@ -86,6 +94,8 @@ func (w *world) objects(resource string) (list []object, kind string) {
 // ServeHTTP knows /api/v1[/namespaces/NS]/RESOURCE[/NAME], the same below
 // /apis/GROUP/VERSION, and what ask answers.
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if body, ok := w.ask(r); ok {
 		if page, ok := body.(string); ok {
 			_, _ = io.WriteString(rw, page) // the client is gone: nobody to tell
@@ -112,6 +122,11 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
 			return
 		}
+	case "Bearer reader":
+		if r.Method != http.MethodGet {
+			answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
+			return
+		}
 	case "Bearer poor":
 		answer(rw, http.StatusForbidden, apierrors.NewForbidden(resource, name, errPoor).Status())
 		return
@@ -121,6 +136,10 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	if namespace == "broken" {
 		answer(rw, http.StatusInternalServerError, apierrors.NewInternalError(errBroken).Status())
+		return
+	}
+	if r.Method != http.MethodGet {
+		w.write(rw, r, namespace, name)
 		return
 	}
 	selector, err := fields.ParseSelector(r.URL.Query().Get("fieldSelector"))
@@ -149,6 +168,33 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, http.StatusNotFound, apierrors.NewNotFound(resource, name).Status())
 	default:
 		answer(rw, http.StatusOK, items[0])
+	}
+}
+
+// write makes, replaces and deletes Secrets and ConfigMaps.
+func (w *world) write(rw http.ResponseWriter, r *http.Request, namespace, name string) {
+	if !slices.Contains(w.namespaces, namespace) {
+		answer(rw, http.StatusNotFound, apierrors.NewNotFound(corev1.Resource("namespaces"), namespace).Status())
+		return
+	}
+	switch body := decode(r).(type) {
+	case *corev1.Secret:
+		body.Namespace = namespace
+		w.secrets = append(w.secrets, *body)
+		answer(rw, http.StatusCreated, body)
+	case *corev1.ConfigMap:
+		body.Namespace = namespace
+		w.configMaps = slices.DeleteFunc(w.configMaps, func(c corev1.ConfigMap) bool { return c.Namespace == namespace && c.Name == body.Name })
+		w.configMaps = append(w.configMaps, *body)
+		answer(rw, http.StatusOK, body)
+	default: // of a Secret's deletion
+		before := len(w.secrets)
+		w.secrets = slices.DeleteFunc(w.secrets, func(s corev1.Secret) bool { return s.Namespace == namespace && s.Name == name })
+		if len(w.secrets) == before {
+			answer(rw, http.StatusNotFound, apierrors.NewNotFound(corev1.Resource("secrets"), name).Status())
+			return
+		}
+		answer(rw, http.StatusOK, metav1.Status{Status: metav1.StatusSuccess})
 	}
 }
 

@@ -24,17 +24,19 @@ func (w *world) ask(r *http.Request) (any, bool) {
 	case r.URL.Path == "/version":
 		return version.Info{Major: "1", Minor: w.minor, GitVersion: "v1." + w.minor + ".2"}, true
 	case strings.HasSuffix(r.URL.Path, "/selfsubjectaccessreviews"):
-		review := authorizationv1.SelfSubjectAccessReview{}
-		decode(r, &review)
-		review.TypeMeta = metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"}
-		review.Status.Allowed = who == "admin"
-		return review, true
+		review, ok := decode(r).(*authorizationv1.SelfSubjectAccessReview)
+		if ok {
+			review.TypeMeta = metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"}
+			review.Status.Allowed = who == "admin" || who == "reader" && review.Spec.ResourceAttributes.Verb == "get"
+		}
+		return review, ok
 	case strings.HasSuffix(r.URL.Path, "/subjectaccessreviews") && who == "admin":
-		review := authorizationv1.SubjectAccessReview{}
-		decode(r, &review)
-		review.TypeMeta = metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SubjectAccessReview"}
-		review.Status.Allowed = !slices.Contains(w.withheld, review.Spec.ResourceAttributes.Verb+" "+review.Spec.ResourceAttributes.Resource)
-		return review, true
+		review, ok := decode(r).(*authorizationv1.SubjectAccessReview)
+		if ok {
+			review.TypeMeta = metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SubjectAccessReview"}
+			review.Status.Allowed = !slices.Contains(w.withheld, review.Spec.ResourceAttributes.Verb+" "+review.Spec.ResourceAttributes.Resource)
+		}
+		return review, ok
 	case strings.Contains(r.URL.Path, "/proxy/") && who == "admin":
 		pod, page, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/v1/namespaces/istio-system/pods/http:"), "/proxy/")
 		text, ok := w.pages[pod+" "+page]
@@ -43,10 +45,16 @@ func (w *world) ask(r *http.Request) (any, bool) {
 	return nil, false
 }
 
-// decode reads an object in whichever encoding the client chose. What cannot be
-// read is left as it is, and not allowed.
-func decode(r *http.Request, into runtime.Object) {
-	if text, err := io.ReadAll(r.Body); err == nil {
-		_ = runtime.DecodeInto(scheme.Codecs.UniversalDeserializer(), text, into)
+// decode reads the object of a request, in whichever encoding the client chose;
+// nil is one that cannot be read.
+func decode(r *http.Request) runtime.Object {
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil
 	}
+	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(text, nil, nil)
+	if err != nil {
+		return nil
+	}
+	return object
 }

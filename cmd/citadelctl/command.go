@@ -21,14 +21,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func newCommand(stdout, stderr io.Writer) *cobra.Command {
-	root := newGroup("citadelctl", "See what certificates there are, and whether they are right",
-		newStatusCommand(), newCheckCommand(), newSecretCommand(), newCertCommand(), newVersionCommand())
-	root.Long = "citadelctl shows an operator which certificates there are, and whether they are right.\n" +
-		"It changes nothing. Data goes to standard output, messages to standard error."
+	root := newGroup("citadelctl", "See what certificates there are and whether they are right, and say who may have one",
+		newStatusCommand(), newCheckCommand(), newSecretCommand(), newCertCommand(), newTokenCommand(), newIdentityCommand(), newVersionCommand())
+	root.Long = "citadelctl shows an operator which certificates there are, and whether they are right; by token\n" +
+		"and identity it says who may have one, and nothing else of it changes anything.\n" +
+		"Data goes to standard output, messages to standard error."
 	root.Example = `  citadelctl status
   citadelctl secret list -A
   citadelctl secret verify -n web
-  citadelctl cert inspect cert-chain.pem --root-cert root-cert.pem`
+  citadelctl cert inspect cert-chain.pem --root-cert root-cert.pem
+  citadelctl token create --namespace vm --service-account web
+  citadelctl identity ban vm/web --reason "host web-3 was stolen"`
 	root.Version = daemon.BuildVersion().String()
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -24,7 +24,7 @@ const (
 const exitCodeHelp = `  0  done; of status, check, verify and inspect: all is right
   1  what was looked at is wrong (of status, check, verify and inspect), or could not be read
   2  the command line or the kubeconfig is wrong
-  3  a file, Secret or namespace that was named does not exist
+  3  a file, Secret, namespace or join token that was named does not exist
   4  permission was denied (of status and check: for a part, and nothing wrong was found)
   5  the API server could not be reached, or could not answer now
 `

@@ -10,7 +10,7 @@ import (
 	"citadel/cmd/citadelctl/inspect"
 )
 
-// longestInput is more than any chain or bundle needs.
+// longestInput is more than any chain, bundle or list of tokens needs.
 const longestInput = 1 << 20
 
 // readFile reads a file of certificates whole, but not one without end.
@@ -28,7 +28,7 @@ func readAll(r io.Reader, name string) ([]byte, error) {
 	case err != nil:
 		return nil, fileError(err)
 	case len(text) > longestInput:
-		return nil, fmt.Errorf("%s is larger than %d bytes: give a file of certificates", name, longestInput)
+		return nil, fmt.Errorf("%s is larger than %d bytes, which no certificates or tokens need", name, longestInput)
 	}
 	return text, nil
 }

@@ -1,6 +1,7 @@
 // Command citadelctl shows an operator what certificates are out there, and
 // whether they are right: the Secrets that citadel keeps for workloads, and any
-// certificate in a file.
+// certificate in a file. It also says who may have one: tokens by which hosts
+// join, and bans.
 package main
 
 import (

@@ -20,12 +20,28 @@ const (
 	jitterFlag      = "workload-cert-rotation-jitter"
 )
 
-// ruleFlags are what Secrets are judged by.
-type ruleFlags struct {
+// domainFlag is the trust domain, where it is given.
+type domainFlag struct {
 	trustDomain string
-	rotation    secretcontroller.Rotation
 
 	td spiffeid.TrustDomain // of trustDomain, checked
+}
+
+func (f *domainFlag) check() error {
+	if f.trustDomain == "" {
+		return nil
+	}
+	var err error
+	if f.td, err = spiffeid.TrustDomainFromString(f.trustDomain); err != nil || strings.Contains(f.trustDomain, "/") {
+		return fmt.Errorf("--%s %q is no SPIFFE trust domain: use lower-case letters, digits, dots, dashes and underscores", trustDomainFlag, f.trustDomain)
+	}
+	return nil
+}
+
+// ruleFlags are what Secrets are judged by.
+type ruleFlags struct {
+	domainFlag
+	rotation secretcontroller.Rotation
 }
 
 func (f *ruleFlags) addTrustDomain(flags *pflag.FlagSet) {
@@ -41,13 +57,7 @@ func (f *ruleFlags) addRotation(flags *pflag.FlagSet) {
 
 // validate reports all that is wrong at once.
 func (f *ruleFlags) validate() error {
-	var problems []error
-	if f.trustDomain != "" {
-		var err error
-		if f.td, err = spiffeid.TrustDomainFromString(f.trustDomain); err != nil || strings.Contains(f.trustDomain, "/") {
-			problems = append(problems, fmt.Errorf("--%s %q is no SPIFFE trust domain: use lower-case letters, digits, dots, dashes and underscores", trustDomainFlag, f.trustDomain))
-		}
-	}
+	problems := []error{f.domainFlag.check()}
 	problems = append(problems, checkRatio(graceRatioFlag, f.rotation.GraceRatio), checkRatio(jitterFlag, f.rotation.Jitter))
 	if f.rotation.MinGrace < 0 {
 		problems = append(problems, fmt.Errorf("--%s %s is negative", minGraceFlag, f.rotation.MinGrace))

@@ -23,11 +23,14 @@ func TestSchema(t *testing.T) {
 		kinds    string
 		document any
 	}{
+		{"BanList", banDocument{}},
 		{"CertificateInspection", struct {
 			meta
 			inspect.Report
 		}{}},
 		{"Check", checkDocument{}},
+		{"JoinToken", createdToken{}},
+		{"JoinTokenList", tokenDocument{}},
 		{"Status", statusDocument{}},
 		{"Version", struct {
 			meta

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,11 +23,20 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	world := newWorld(t)
 	kubeconfig := kubeconfigs(t, world)
+	written := map[string][]byte{} // by script: those that write have a world of their own
+	for _, script := range []string{"token", "token_denied", "identity"} {
+		written[script] = meshConfig(t)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("KUBECONFIG", env.WorkDir+"/kubeconfig")
+			for script, text := range written {
+				if strings.HasSuffix(env.WorkDir, "/script-"+script) {
+					return os.WriteFile(env.WorkDir+"/kubeconfig", text, 0o600)
+				}
+			}
 			return os.WriteFile(env.WorkDir+"/kubeconfig", kubeconfig, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -51,6 +61,30 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("%v exits with %d, want %s\nstdout:\n%s\nstderr:\n%s", args[1:], got, args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 	}
+}
+
+// meshConfig has contexts for people with different rights in a new world of
+// writable objects.
+func meshConfig(t *testing.T) []byte {
+	here, roots := newMeshWorld(t).serve(t)
+	return fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: admin
+clusters:
+- {name: here, cluster: {server: %[1]q, certificate-authority-data: %[2]q}}
+- {name: gone, cluster: {server: "https://127.0.0.1:1"}}
+users:
+- {name: admin, user: {token: admin}}
+- {name: reader, user: {token: reader}}
+- {name: secrets, user: {token: secrets}}
+- {name: poor, user: {token: poor}}
+contexts:
+- {name: admin, context: {cluster: here, user: admin}}
+- {name: reader, context: {cluster: here, user: reader}}
+- {name: secrets, context: {cluster: here, user: secrets}}
+- {name: poor, context: {cluster: here, user: poor}}
+- {name: gone, context: {cluster: gone, user: admin}}
+`, here, base64.StdEncoding.EncodeToString(roots))
 }
 
 // mkcert writes a file of the world's pieces: mkcert FILE PIECE...

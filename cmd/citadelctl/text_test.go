@@ -5,6 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"citadel/ca/authn"
+	"citadel/ca/catest"
+	"citadel/ca/kube"
 	"citadel/cmd/citadelctl/health"
 	"citadel/cmd/citadelctl/inspect"
 	"citadel/cmd/citadelctl/survey"
@@ -177,5 +182,47 @@ Unknown:
 `
 	if err != nil || out.String() != want {
 		t.Errorf("error %v, text:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+}
+
+func TestTokenTable(t *testing.T) {
+	token := func(id string, uses int, expires time.Duration, keys ...string) joinToken {
+		return newJoinToken(noon, catest.TrustDomain, authn.JoinToken{ID: id, Namespace: "vm", ServiceAccount: "web", Uses: uses, Keys: keys,
+			Created: noon.Add(-90 * time.Minute), Expires: noon.Add(expires)})
+	}
+	nobodys := newJoinToken(noon, spiffeid.TrustDomain{}, authn.JoinToken{ID: "c\x1b[2J", Namespace: "vm", ServiceAccount: "db", Uses: 1, Keys: []string{"a", "b"}, Created: noon, Expires: noon.Add(time.Hour)})
+	items := []joinToken{token("a", 3, 19*time.Hour, "k"), token("b", 1, time.Hour, "k"), token("x", 1, -time.Second), nobodys}
+	var out strings.Builder
+	err := writeTokens(&out, noon, items)
+	want := `ID      IDENTITY                              USES LEFT   EXPIRES          CREATED
+a       spiffe://cluster.local/ns/vm/sa/web   2 of 3      in 19h           1h30m ago
+b       spiffe://cluster.local/ns/vm/sa/web   0 of 1      in 1h            1h30m ago
+x       spiffe://cluster.local/ns/vm/sa/web   1 of 1      expired 1s ago   1h30m ago
+c�[2J   vm/db                                 0 of 1      in 1h            in 0s
+`
+	if err != nil || out.String() != want {
+		t.Errorf("error %v, table:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+	for n, state := range []tokenState{tokenUsable, tokenUsed, tokenExpired, tokenUsed} {
+		if items[n].State != state {
+			t.Errorf("token %q is %s", items[n].ID, items[n].State)
+		}
+	}
+}
+
+func TestBanTable(t *testing.T) {
+	var out strings.Builder
+	items := banItems(kube.BanList{"spiffe://cluster.local/ns/vm/sa/web": {Reason: "stolen", Since: noon.Add(-50 * time.Hour)}, "5F:0A": {}, "garb\x1bage": {Reason: "x", Since: noon}})
+	err := writeBans(&out, noon, items)
+	want := `WHOM                                  BANNED     REASON
+5F:0A                                 -          -
+garb�age                              in 0s      x
+spiffe://cluster.local/ns/vm/sa/web   2d2h ago   stolen
+`
+	if err != nil || out.String() != want {
+		t.Errorf("error %v, table:\n%s\nwant:\n%s", err, out.String(), want)
+	}
+	if items[0].Kind != banOfSerial || items[1].Kind != banUnreadable || items[2].Kind != banOfIdentity {
+		t.Errorf("kinds: %+v", items)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 
 // world is a mesh as of now: pieces for files, and objects of a cluster.
 type world struct {
+	mu sync.Mutex // guards what follows from when it is served
+
 	pieces     map[string][]byte
 	secrets    []corev1.Secret
 	accounts   []corev1.ServiceAccount
@@ -32,6 +35,7 @@ type world struct {
 	deployments []appsv1.Deployment
 	pods        []corev1.Pod
 	leases      []coordinationv1.Lease
+	services    []corev1.Service
 	pages       map[string]string // by pod:port and page
 	withheld    []string          // rights that service accounts do not have
 	minor       string            // of the API server's version

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"citadel/ca/authn"
 	"citadel/ca/catest"
 	"citadel/ca/kube"
 	"citadel/cmd/citadelctl/health"
@@ -25,14 +27,19 @@ func newHealthyWorld(t *testing.T) *world {
 		w.configMaps = append(w.configMaps, corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secretcontroller.RootsConfigMap},
 			Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}})
 	}
-	w.configMaps = append(w.configMaps, corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: secretcontroller.LegacyConfigMap},
-		Data: map[string]string{secretcontroller.LegacyRootsKey: base64.StdEncoding.EncodeToString(w.root.RootsPEM())}})
+	w.configMaps = append(w.configMaps, legacyRoots("istio-system", w.root.RootsPEM()))
 	w.accounts = []corev1.ServiceAccount{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sleep", UID: "1"}}}
 	w.secrets = []corev1.Secret{w.secret(t, now, types.NamespacedName{Namespace: "default", Name: "sleep"}),
 		{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: kube.CASecret}, Type: kube.CASecretType,
 			Data: map[string][]byte{kube.CACertKey: w.root.RootsPEM(), kube.CAKeyKey: catest.KeyPEM(t, w.root.Key())}}}
 	w.deploy(now)
 	return w
+}
+
+// legacyRoots is the ConfigMap of old agents.
+func legacyRoots(namespace string, text []byte) corev1.ConfigMap {
+	return corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secretcontroller.LegacyConfigMap},
+		Data: map[string]string{secretcontroller.LegacyRootsKey: base64.StdEncoding.EncodeToString(text)}}
 }
 
 // deploy gives it two replicas, of which the first leads. The lease is good for
@@ -79,4 +86,38 @@ func newCrowdedWorld(t *testing.T) *world {
 	w.configMaps = []corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: secretcontroller.RootsConfigMap},
 		Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}}}
 	return w
+}
+
+// newMeshWorld is for tokens and bans. In mesh, citadel has no load balancer,
+// and its namespace is not managed; in bare and dark there are no roots. There
+// is a token that was used, one that expired, and one that is damaged in dark.
+func newMeshWorld(t *testing.T) *world {
+	now := time.Now()
+	w := newHealthyWorld(t)
+	w.namespaces = append(w.namespaces, "mesh", "bare", "dark", "empty", "vm")
+	w.accounts = append(w.accounts, corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "vm", Name: "db", UID: "2"}})
+	w.configMaps = append(w.configMaps, legacyRoots("mesh", w.root.RootsPEM()))
+	port := corev1.ServicePort{Name: "grpc-citadel", Port: 8060}
+	balanced := corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "istio-citadel"},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{port}}}
+	balanced.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.9"}}
+	w.services = []corev1.Service{balanced, {ObjectMeta: metav1.ObjectMeta{Namespace: "mesh", Name: "istio-citadel"},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, Ports: []corev1.ServicePort{port}}}}
+	w.secrets = append(w.secrets,
+		tokenSecret(t, authn.JoinToken{ID: "00000000aa", Hash: "c0ffee", Namespace: "vm", ServiceAccount: "web", Created: now.Add(-10 * time.Minute), Expires: now.Add(50*time.Minute + 30*time.Second), Uses: 2, Keys: []string{"beef1", "beef2"}}),
+		tokenSecret(t, authn.JoinToken{ID: "00000000bb", Hash: "c0ffee", Namespace: "vm", ServiceAccount: "db", Created: now.Add(-3*time.Hour - 30*time.Second), Expires: now.Add(-2*time.Hour - 30*time.Second), Uses: 1}))
+	damaged := tokenSecret(t, authn.JoinToken{ID: "00000000cc"})
+	damaged.Namespace, damaged.Type = "dark", corev1.SecretTypeOpaque
+	w.secrets = append(w.secrets, damaged)
+	return w
+}
+
+func tokenSecret(t *testing.T, token authn.JoinToken) corev1.Secret {
+	t.Helper()
+	text, err := json.Marshal(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: kube.JoinTokenPrefix + token.ID, Labels: map[string]string{"citadel.io/join-token": "true"}},
+		Type: kube.JoinTokenType, Data: map[string][]byte{"token.json": text}}
 }

@@ -44,6 +44,10 @@ func NewBundle(from string, certs []*x509.Certificate) Bundle {
 	return b
 }
 
+// TrustDomain is the one that the roots name; zero where they name none, or
+// several.
+func (b Bundle) TrustDomain() spiffeid.TrustDomain { return b.domain }
+
 // Bundles are the roots of namespaces.
 type Bundles struct {
 	own   map[string]Bundle
