@@ -5,6 +5,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X citadel/cmd/internal/daemon.version=$(VERSION)
 KUBERNETES := v1.36.3
 CONTROLPLANE_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
+# Without it grpc links golang.org/x/net/trace, whose templates keep the linker
+# from leaving out what nobody calls: binaries are half as large again.
+TAGS := -tags grpcnotrace
 SECONDS_OF_FUZZING ?= 5s
 ARCH ?= amd64
 IMAGE ?= citadel:latest
@@ -25,12 +28,12 @@ run: build controlplane ## show Citadel at work in a local control plane
 .PHONY: build
 build: ## build bin/citadel and bin/citadelctl
 	@echo "==> building citadel and citadelctl (a first build takes a minute or two)"
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: image
 image: ## make bin/citadel.tar, a container image, and print its digest (IMAGE=name:tag, ARCH=amd64, VERSION=)
 	@mkdir -p bin/linux-$(ARCH)
-	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/citadel ./cmd/citadel
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/citadel ./cmd/citadel
 	@$(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/citadel -name '$(IMAGE)' -version '$(VERSION)' -o bin/citadel.tar
 
 .PHONY: controlplane
