@@ -31,7 +31,7 @@ const root = "../.."
 func copySource(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"ca", "cmd", "secretcontroller", "deploy/image"} {
+	for _, name := range []string{"ca", "cmd", "nodeagent", "proto", "secretcontroller", "deploy/image"} {
 		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(root, name))); err != nil {
 			t.Fatal(err)
 		}
