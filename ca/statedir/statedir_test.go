@@ -600,3 +600,31 @@ func childThat(t *testing.T, does, path string, dieAt int) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
+
+// TestLockThatIsRemoved at the wrong moment is not the one that others hold.
+func TestLockThatIsRemoved(t *testing.T) {
+	path := inMemory(t)
+	open(t, path)
+	locks := 0
+	d, err := besideBefore(path, func(operation, at string) error {
+		if operation != "lock" {
+			return nil
+		}
+		if locks++; locks > 1 {
+			return nil
+		}
+		return os.Remove(at)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	lock, err := d.lockEdits(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if !d.isStill(editName, lock) || locks != 2 {
+		t.Errorf("after %d locks it holds a file that has no name", locks)
+	}
+}
