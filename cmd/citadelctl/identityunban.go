@@ -62,10 +62,16 @@ func (f *siteFlags) unban(cmd *cobra.Command, text string) error {
 func unban(list kube.BanList, text, key string) (string, error) {
 	did, err := key+" is not banned: nothing is changed.", errUnchanged
 	for entry, old := range list {
-		if canonical(entry) == key || entry == text {
-			delete(list, entry)
-			did, err = fmt.Sprintf("Lifted the ban of %s%s%s: within seconds every replica issues to it again.", key, since(old), because(old.Reason)), nil
+		whom := key
+		switch {
+		case canonical(entry) == key:
+		case entry == text:
+			whom = entry
+		default:
+			continue
 		}
+		delete(list, entry)
+		did, err = fmt.Sprintf("Lifted the ban of %s%s%s: within seconds every replica issues to it again.", whom, since(old), because(old.Reason)), nil
 	}
 	return did, err
 }

@@ -180,7 +180,7 @@ func TestListWithADamagedBan(t *testing.T) {
 	if code, _, stderr := w.citadelctl(t, "identity", "ban", "vm/db"); code != 1 || !strings.Contains(stderr, "citadelctl identity unban 'vm/web'") {
 		t.Errorf("ban: exits with %d: %s", code, stderr)
 	}
-	if code, _, stderr := w.citadelctl(t, "identity", "unban", "vm/web"); code != 0 {
+	if code, _, stderr := w.citadelctl(t, "identity", "unban", "vm/web"); code != 0 || !strings.Contains(stderr, "Lifted the ban of vm/web (by") {
 		t.Errorf("unban: exits with %d: %s", code, stderr)
 	}
 	w.configMaps[len(w.configMaps)-1].Data["bans.json"] = "{"
