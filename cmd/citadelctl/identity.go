@@ -33,15 +33,8 @@ var errUnchanged = errors.New("nothing is to be changed")
 
 // editBans changes the list as one step, where edit does.
 func (c *cluster) editBans(ctx context.Context, storage string, edit func(kube.BanList) error) error {
-	err := kube.EditBans(ctx, c.client, storage, func(list kube.BanList) error {
-		if err := edit(list); err != nil {
-			return err
-		}
-		return readable(list)
-	})
+	err := unlessUnchanged(kube.EditBans(ctx, c.client, storage, checked(edit)))
 	switch {
-	case errors.Is(err, errUnchanged):
-		return nil
 	case apierrors.IsForbidden(err):
 		missing, askErr := lacking(single(banRights, storage), c.iMay(ctx))
 		if askErr == nil && len(missing) > 0 {
@@ -53,6 +46,23 @@ func (c *cluster) editBans(ctx context.Context, storage string, edit func(kube.B
 		}
 	}
 	return c.explain(err, access{verb: "update", resource: "configmaps", namespace: storage, name: kube.BansConfigMap})
+}
+
+// checked is an edit that leaves a list that citadel can read.
+func checked(edit func(kube.BanList) error) func(kube.BanList) error {
+	return func(list kube.BanList) error {
+		if err := edit(list); err != nil {
+			return err
+		}
+		return readable(list)
+	}
+}
+
+func unlessUnchanged(err error) error {
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	return err
 }
 
 // readable is nil for a list that citadel can read. Of one that it cannot it

@@ -61,11 +61,11 @@ func checkReason(reason string) error {
 
 func (f *banFlags) run(cmd *cobra.Command, text string) error {
 	target, problem := parseWhom(text)
-	c, err := f.prepare(cmd, problem, checkReason(f.reason))
+	s, err := f.prepare(cmd, problem, checkReason(f.reason))
 	if err != nil {
 		return err
 	}
-	td, err := f.tryDomain(cmd, c)
+	td, err := s.tryDomain(cmd)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (f *banFlags) run(cmd *cobra.Command, text string) error {
 		warn(cmd.ErrOrStderr(), doubt)
 	}
 	var did string
-	err = c.editBans(cmd.Context(), f.storage, func(list kube.BanList) (err error) {
-		did, err = ban(list, target, kube.Ban{Reason: f.reason, Since: c.clock.now().UTC().Truncate(time.Second)})
+	err = s.editBans(cmd.Context(), func(list kube.BanList) (err error) {
+		did, err = ban(list, target, kube.Ban{Reason: f.reason, Since: s.now().UTC().Truncate(time.Second)})
 		return err
 	})
 	if err == nil {

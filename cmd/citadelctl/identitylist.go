@@ -66,21 +66,21 @@ You need the right to get ConfigMap ` + kube.BansConfigMap + ` in citadel's name
 }
 
 func (f *banListFlags) run(cmd *cobra.Command) error {
-	c, err := f.siteFlags.prepare(cmd, f.output.validate())
+	s, err := f.siteFlags.prepare(cmd, f.output.validate())
 	if err != nil {
 		return err
 	}
-	list, err := kube.ReadBans(cmd.Context(), c.client, f.storage)
+	list, err := s.bans(cmd.Context())
 	if err != nil {
-		return c.explain(err, access{verb: "get", resource: "configmaps", namespace: f.storage, name: kube.BansConfigMap})
+		return err
 	}
 	if len(list) == 0 {
-		if err := c.checkNamespace(cmd.Context(), f.storage); err != nil {
+		if err := s.exists(cmd.Context()); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "Nobody is banned by citadel in namespace %s.\n", f.storage)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Nobody is banned by citadel %s.\n", s.where)
 	}
-	now, items := c.clock.now(), banItems(list)
+	now, items := s.now(), banItems(list)
 	err = f.output.write(cmd.OutOrStdout(), banDocument{newMeta("BanList", now), items}, func(w io.Writer) error {
 		return writeBans(w, now, items)
 	})

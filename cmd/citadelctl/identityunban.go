@@ -31,13 +31,13 @@ func (f *siteFlags) unban(cmd *cobra.Command, text string) error {
 	if !strings.Contains(text, "/") && text != "" {
 		problem = nil // the list may hold what nobody would write
 	}
-	c, err := f.prepare(cmd, problem)
+	s, err := f.prepare(cmd, problem)
 	if err != nil {
 		return err
 	}
 	key := canonical(text)
 	if who.account != "" {
-		td, err := f.tryDomain(cmd, c)
+		td, err := s.tryDomain(cmd)
 		if err == nil {
 			who, err = who.in(td)
 		}
@@ -47,7 +47,7 @@ func (f *siteFlags) unban(cmd *cobra.Command, text string) error {
 		key = who.key()
 	}
 	var did string
-	err = c.editBans(cmd.Context(), f.storage, func(list kube.BanList) (err error) {
+	err = s.editBans(cmd.Context(), func(list kube.BanList) (err error) {
 		did, err = unban(list, text, key)
 		return err
 	})

@@ -10,8 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"citadel/ca/statedir"
+	"citadel/ca/trust"
 )
 
 func TestMain(m *testing.M) {
@@ -40,8 +45,9 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(env.WorkDir+"/kubeconfig", kubeconfig, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mkcert": world.mkcert,
-			"exits":  exits,
+			"mkcert":  world.mkcert,
+			"exits":   exits,
+			"mkstate": mkstate,
 		},
 		RequireExplicitExec: true,
 	})
@@ -101,6 +107,18 @@ func (w *world) mkcert(ts *testscript.TestScript, neg bool, args []string) {
 		text = slices.Concat(text, piece)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
+}
+
+// mkstate makes the folder of a citadel without Kubernetes: mkstate DIR.
+func mkstate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: mkstate DIR")
+	}
+	dir, err := statedir.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer dir.Close()
+	_, _, err = dir.LoadRoot(time.Now(), trust.SelfSigned{TrustDomain: spiffeid.RequireTrustDomainFromString("example.org"), KeyType: trust.ECDSAP256, Lifetime: time.Hour})
+	ts.Check(err)
 }
 
 // kubeconfigs has contexts for people with different rights in the world, and

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"citadel/ca/statedir"
 	"citadel/ca/trust"
 	"citadel/cmd/citadelctl/health"
 	"citadel/cmd/citadelctl/survey"
@@ -29,13 +30,31 @@ const defaultTrustDomain = "cluster.local"
 type siteFlags struct {
 	clusterFlags
 	domainFlag
-	storage string
+	storage  string
+	stateDir string
 }
 
 func (f *siteFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.storage, storageFlag, storageNamespace, "`namespace` that citadel is in and keeps its own objects in")
 	flags.StringVar(&f.trustDomain, trustDomainFlag, "", "SPIFFE trust `domain` of identities; empty: as citadel's Deployment says, else the roots'")
+	flags.StringVar(&f.stateDir, stateDirFlag, "", "`folder` of a citadel without Kubernetes, as it is told by its flag of this name")
 	f.clusterFlags.addTo(flags)
+}
+
+const stateDirFlag = "state-dir"
+
+// checkStateDir refuses to look for a citadel in two places.
+func (f *siteFlags) checkStateDir(flags *pflag.FlagSet) error {
+	if f.stateDir == "" {
+		return nil
+	}
+	var problems []error
+	for _, name := range []string{storageFlag, "kubeconfig", "context", "request-timeout"} {
+		if flags.Changed(name) {
+			problems = append(problems, fmt.Errorf("--%s contradicts --%s, with which there is no cluster: give one or the other", name, stateDirFlag))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // validate reports all that is wrong at once, other problems included.
@@ -147,10 +166,21 @@ func (f *siteFlags) tryDomain(cmd *cobra.Command, c *cluster) (spiffeid.TrustDom
 	return f.domain(cmd, c, roots)
 }
 
-// prepare checks the flags and connects.
-func (f *siteFlags) prepare(cmd *cobra.Command, others ...error) (*cluster, error) {
-	if err := f.validate(others...); err != nil {
+// prepare checks the flags and connects, or opens the directory.
+func (f *siteFlags) prepare(cmd *cobra.Command, others ...error) (*site, error) {
+	if err := f.validate(append(others, f.checkStateDir(cmd.Flags()))...); err != nil {
 		return nil, usageError(cmd, err)
 	}
-	return f.connect()
+	if f.stateDir != "" {
+		dir, err := statedir.Beside(f.stateDir)
+		if err != nil {
+			return nil, fileError(fmt.Errorf("--%s: %w", stateDirFlag, err))
+		}
+		return f.directory(dir), nil
+	}
+	c, err := f.connect()
+	if err != nil {
+		return nil, err
+	}
+	return f.cluster(c), nil
 }

@@ -8,7 +8,6 @@ import (
 
 	"citadel/ca"
 	"citadel/ca/authn"
-	"citadel/ca/kube"
 )
 
 func newTokenCommand() *cobra.Command {
@@ -68,7 +67,3 @@ func (t joinToken) who() string {
 
 // account is the identity's short form.
 func (t joinToken) account() string { return t.Namespace + "/" + t.ServiceAccount }
-
-func (c *cluster) joinTokens(storage string) kube.JoinTokens {
-	return kube.JoinTokens{Client: c.client, Namespace: storage}
-}

@@ -15,7 +15,6 @@ import (
 
 	"citadel/ca/authn"
 	"citadel/ca/caclient"
-	"citadel/ca/kube"
 	"citadel/cmd/citadelctl/inspect"
 	"citadel/secretcontroller"
 )
@@ -69,9 +68,12 @@ when its certificate ends at one of the roots, which are read of ConfigMap ` + s
 of citadel's namespace (else of ` + secretcontroller.LegacyConfigMap + `), or of --root-cert where citadel serves a
 certificate of somebody else's (--grpc-cert-file).
 
-You need the right to create Secrets in citadel's namespace.`,
+You need the right to create Secrets in citadel's namespace. Of a citadel without Kubernetes,
+--state-dir names the folder, which you must own, or be root; --address must be given, and the
+root is that of the folder unless --root-cert is given.`,
 		Example: `  citadelctl token create --namespace vm --service-account web
   citadelctl token create -n vm --service-account web --ttl 24h --uses 20 --address ca.example.org:8060
+  citadelctl token create -n vm --service-account web --state-dir /var/lib/citadel --address ca.example.org:8060
   citadelctl token create -n vm --service-account web | ssh root@web-1 install -D -m 0600 /dev/stdin ` + hostTokenFile,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
@@ -108,19 +110,19 @@ func (f *createFlags) problems() error {
 }
 
 func (f *createFlags) run(cmd *cobra.Command) error {
-	c, err := f.siteFlags.prepare(cmd, f.problems())
+	s, err := f.siteFlags.prepare(cmd, f.problems())
 	if err != nil {
 		return err
 	}
-	join, td, err := f.invitation(cmd, c)
+	join, td, err := f.invitation(cmd, s)
 	if err != nil {
 		return err
 	}
-	warnings, err := f.doubts(cmd.Context(), c)
+	warnings, err := s.doubts(cmd.Context(), f.namespace, f.account)
 	if err != nil {
 		return err
 	}
-	now := c.clock.now()
+	now := s.now()
 	token, bearer, err := authn.NewJoinToken(now, f.namespace, f.account, f.ttl, f.uses)
 	if err != nil {
 		return err
@@ -130,18 +132,18 @@ func (f *createFlags) run(cmd *cobra.Command) error {
 	if _, err := caclient.ParseJoin(created.Token); err != nil {
 		return fmt.Errorf("no host could read the token: it %w", err)
 	}
-	if ban := c.banned(cmd.Context(), f.storage, created.Identity); ban != "" {
+	if ban := s.banned(cmd.Context(), created.Identity); ban != "" {
 		warnings = append(warnings, ban)
 	}
-	if err := c.joinTokens(f.storage).Create(cmd.Context(), token); err != nil {
-		return c.explain(err, access{verb: "create", resource: "secrets", namespace: f.storage})
+	if err := s.tokens.Create(cmd.Context(), token); err != nil {
+		return s.explain(err, "create")
 	}
 	err = f.output.write(cmd.OutOrStdout(), created, func(w io.Writer) error {
 		_, err := fmt.Fprintln(w, created.Token)
 		return err
 	})
 	if err != nil { // nobody has seen it
-		return errors.Join(err, c.explain(c.joinTokens(f.storage).Revoke(cmd.Context(), token.ID), access{verb: "delete", resource: "secrets", namespace: f.storage}))
+		return errors.Join(err, s.explain(s.tokens.Revoke(cmd.Context(), token.ID), "delete"))
 	}
 	tell(cmd.ErrOrStderr(), created, warnings)
 	return nil
@@ -149,9 +151,9 @@ func (f *createFlags) run(cmd *cobra.Command) error {
 
 // invitation is all of the token but its secret, and the trust domain, which
 // may not be known.
-func (f *createFlags) invitation(cmd *cobra.Command, c *cluster) (caclient.Join, spiffeid.TrustDomain, error) {
+func (f *createFlags) invitation(cmd *cobra.Command, s *site) (caclient.Join, spiffeid.TrustDomain, error) {
 	join := caclient.Join{Address: f.address}
-	roots, err := f.roots(cmd.Context(), c)
+	roots, err := f.roots(cmd.Context(), s)
 	if err != nil {
 		return join, spiffeid.TrustDomain{}, err
 	}
@@ -159,59 +161,64 @@ func (f *createFlags) invitation(cmd *cobra.Command, c *cluster) (caclient.Join,
 		join.Fingerprints = append(join.Fingerprints, caclient.Fingerprint(root))
 	}
 	if join.Address == "" {
-		if join.Address, err = c.address(cmd.Context(), f.storage); err != nil {
+		if join.Address, err = s.address(cmd.Context()); err != nil {
 			return join, spiffeid.TrustDomain{}, err
 		}
 	}
-	td, err := f.domain(cmd, c, roots)
+	td, err := s.domain(cmd, roots)
 	return join, td, err
 }
 
 // roots are those that the server's certificate ends at.
-func (f *createFlags) roots(ctx context.Context, c *cluster) (authorityRoots, error) {
-	const remedy = "give the roots by --root-cert FILE"
+func (f *createFlags) roots(ctx context.Context, s *site) (authorityRoots, error) {
 	given, err := readRoots(f.rootCert)
 	if err != nil || len(given.Certs) > 0 {
 		return authorityRoots{given.From, given.Certs}, err
 	}
-	roots, err := c.rootsInForce(ctx, f.storage)
+	return s.roots(ctx)
+}
+
+// someRoots are those in force, of which there is at least one.
+func (c *cluster) someRoots(ctx context.Context, storage string) (authorityRoots, error) {
+	const remedy = "give the roots by --root-cert FILE"
+	roots, err := c.rootsInForce(ctx, storage)
 	if err != nil {
 		return roots, fmt.Errorf("%w; or %s", err, remedy)
 	}
 	if len(roots.certs) == 0 {
-		if err := c.checkNamespace(ctx, f.storage); err != nil {
+		if err := c.checkNamespace(ctx, storage); err != nil {
 			return roots, err
 		}
 		return roots, fmt.Errorf("no roots are published in namespace %s (ConfigMaps %s and %s), so no host could know citadel: is citadel there, and does it run? See: citadelctl status; or %s",
-			f.storage, secretcontroller.RootsConfigMap, secretcontroller.LegacyConfigMap, remedy)
+			storage, secretcontroller.RootsConfigMap, secretcontroller.LegacyConfigMap, remedy)
 	}
 	return roots, nil
 }
 
 // doubts are what may be meant, or not. What may not be looked at raises none.
-func (f *createFlags) doubts(ctx context.Context, c *cluster) ([]string, error) {
-	a := access{verb: "get", resource: "serviceaccounts", namespace: f.namespace, name: f.account}
-	_, err := c.client.CoreV1().ServiceAccounts(f.namespace).Get(ctx, f.account, metav1.GetOptions{})
+func (c *cluster) doubts(ctx context.Context, namespace, account string) ([]string, error) {
+	a := access{verb: "get", resource: "serviceaccounts", namespace: namespace, name: account}
+	_, err := c.client.CoreV1().ServiceAccounts(namespace).Get(ctx, account, metav1.GetOptions{})
 	switch {
 	case apierrors.IsForbidden(err) || err == nil:
 		return nil, nil
 	case !apierrors.IsNotFound(err):
 		return nil, c.explain(err, a)
 	}
-	what := "service account " + f.namespace + "/" + f.account + " does not"
-	if err := c.checkNamespace(ctx, f.namespace); err != nil {
+	what := "service account " + namespace + "/" + account + " does not"
+	if err := c.checkNamespace(ctx, namespace); err != nil {
 		if coded, ok := errors.AsType[codedError](err); !ok || coded.code != exitNotFound {
 			return nil, err
 		}
-		what = "neither namespace " + f.namespace + " nor its service account " + f.account + " does"
+		what = "neither namespace " + namespace + " nor its service account " + account + " does"
 	}
 	return []string{what + " exist in this cluster: a host's identity need not; if it was meant to, revoke the token"}, nil
 }
 
 // banned says whether the identity, to which a token then is of no use, is
 // banned. Who may not see that is not told.
-func (c *cluster) banned(ctx context.Context, storage, identity string) string {
-	bans, err := kube.ReadBans(ctx, c.client, storage)
+func (s *site) banned(ctx context.Context, identity string) string {
+	bans, err := s.bans(ctx)
 	if err != nil {
 		return ""
 	}

@@ -46,29 +46,29 @@ You need the right to list Secrets in citadel's namespace.`,
 }
 
 func (f *tokenListFlags) run(cmd *cobra.Command) error {
-	c, err := f.siteFlags.prepare(cmd, f.output.validate())
+	s, err := f.siteFlags.prepare(cmd, f.output.validate())
 	if err != nil {
 		return err
 	}
-	tokens, damaged := c.joinTokens(f.storage).List(cmd.Context())
+	tokens, damaged := s.tokens.List(cmd.Context())
 	if damaged != nil && len(tokens) == 0 {
-		return c.explain(damaged, access{verb: "list", resource: "secrets", namespace: f.storage})
+		return s.explain(damaged, "list")
 	}
-	td, err := f.tryDomain(cmd, c)
+	td, err := s.tryDomain(cmd)
 	if err != nil {
 		return err
 	}
-	now := c.clock.now()
+	now := s.now()
 	items := []joinToken{}
 	for _, t := range tokens {
 		items = append(items, newJoinToken(now, td, t))
 	}
 	slices.SortFunc(items, func(a, b joinToken) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
 	if len(items) == 0 {
-		if err := c.checkNamespace(cmd.Context(), f.storage); err != nil {
+		if err := s.exists(cmd.Context()); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "No join tokens in namespace %s.\n", f.storage)
+		fmt.Fprintf(cmd.ErrOrStderr(), "No join tokens %s.\n", s.where)
 	}
 	err = f.output.write(cmd.OutOrStdout(), tokenDocument{newMeta("JoinTokenList", now), items}, func(w io.Writer) error {
 		return writeTokens(w, now, items)

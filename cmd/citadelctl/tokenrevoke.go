@@ -11,7 +11,6 @@ import (
 
 	"citadel/ca/authn"
 	"citadel/ca/caclient"
-	"citadel/ca/kube"
 )
 
 // revokeFlags are what token revoke is told.
@@ -61,7 +60,7 @@ func (f *revokeFlags) run(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 && f.file == "" {
 		problems = append(problems, errors.New("give the ID of a token, -, or --token-file FILE"))
 	}
-	c, err := f.prepare(cmd, problems...)
+	s, err := f.prepare(cmd, problems...)
 	if err != nil {
 		return err
 	}
@@ -69,7 +68,7 @@ func (f *revokeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	return f.revoke(cmd, c, append(named, read...))
+	return revoke(cmd, s, append(named, read...))
 }
 
 // read is the IDs of the tokens in the file and on standard input.
@@ -140,18 +139,17 @@ func tokenID(text string) (id string, whole bool, err error) {
 }
 
 // revoke takes back all that it can.
-func (f *revokeFlags) revoke(cmd *cobra.Command, c *cluster, ids []string) error {
+func revoke(cmd *cobra.Command, s *site, ids []string) error {
 	slices.Sort(ids)
-	store := c.joinTokens(f.storage)
 	var missing []error
 	for _, id := range slices.Compact(ids) {
-		seen := readToken(cmd, store, id)
-		err := store.Revoke(cmd.Context(), id)
+		seen := readToken(cmd, s.tokens, id)
+		err := s.tokens.Revoke(cmd.Context(), id)
 		switch {
 		case errors.Is(err, authn.ErrNoJoinToken):
-			missing = append(missing, fmt.Errorf("there is no join token %s in namespace %s: see: citadelctl token list", id, f.storage))
+			missing = append(missing, fmt.Errorf("there is no join token %s %s: see: citadelctl token list", id, s.where))
 		case err != nil:
-			return errors.Join(c.explain(err, access{verb: "delete", resource: "secrets", namespace: f.storage}), errors.Join(missing...))
+			return errors.Join(s.explain(err, "delete"), errors.Join(missing...))
 		default:
 			fmt.Fprintf(cmd.ErrOrStderr(), "Revoked join token %s: nobody joins by it any more.%s\n", id, aftermath(seen))
 		}
@@ -164,7 +162,7 @@ func (f *revokeFlags) revoke(cmd *cobra.Command, c *cluster, ids []string) error
 
 // readToken looks at a token that is about to go, for the message. Where it
 // cannot, the token is nobody's.
-func readToken(cmd *cobra.Command, store kube.JoinTokens, id string) (seen authn.JoinToken) {
+func readToken(cmd *cobra.Command, store tokenStore, id string) (seen authn.JoinToken) {
 	_ = store.Use(cmd.Context(), id, func(t *authn.JoinToken) (bool, error) {
 		seen = *t
 		return false, nil
