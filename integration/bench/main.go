@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 
@@ -29,6 +30,7 @@ type bench struct {
 	plane       *cluster.ControlPlane
 	kubeconfig  string // citadel's
 	keep        bool
+	agents      int // that watch
 	rows        []row
 }
 
@@ -48,11 +50,12 @@ func main() {
 	flag.StringVar(&b.deploy, "deploy", "deploy", "folder of the manifests")
 	flag.IntVar(&b.n, "n", 10000, "service accounts")
 	flag.IntVar(&b.writers, "writers", 32, "concurrent writes, of citadel and of the floor")
-	keep := flag.Bool("keep", false, "leave state and logs behind")
+	flag.IntVar(&b.agents, "agents", 10000, "agents that are connected and idle")
+	flag.BoolVar(&b.keep, "keep", false, "leave state and logs behind")
+	only := flag.String("only", "", "one `part` alone: secrets, api, agents or pods")
+	dir := flag.String(serveBarestFlag, "", "be the barest server, with the CA of a `folder`; for this program's own use")
 	flag.Parse()
-	b.keep = *keep
-	err := b.run(ctx, b.alone, b.pods)
-	b.print(os.Stdout)
+	err := b.chosen(ctx, *only, *dir)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -60,8 +63,30 @@ func main() {
 	}
 }
 
-// run does all parts in a directory of their own.
-func (b *bench) run(ctx context.Context, parts ...func(context.Context) error) (err error) {
+// chosen does what the flags ask for.
+func (b *bench) chosen(ctx context.Context, only, barestDir string) error {
+	if barestDir != "" {
+		return serveBarest(barestDir, os.Stdin, os.Stdout)
+	}
+	parts := []part{{"secrets", b.alone}, {"api", b.api}, {"agents", b.idleAgents}, {"pods", b.pods}}
+	if only != "" {
+		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
+	}
+	if len(parts) == 0 {
+		return fmt.Errorf("-only: there is no part %q", only)
+	}
+	defer b.print(os.Stdout)
+	return b.run(ctx, parts)
+}
+
+// part is what can be measured alone.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// run does parts in a directory of their own.
+func (b *bench) run(ctx context.Context, parts []part) (err error) {
 	if b.dir, err = os.MkdirTemp("", "citadel-bench-"); err != nil {
 		return err
 	}
@@ -73,7 +98,7 @@ func (b *bench) run(ctx context.Context, parts ...func(context.Context) error) (
 		err = errors.Join(err, os.RemoveAll(b.dir))
 	}()
 	for _, part := range parts {
-		if err := part(ctx); err != nil {
+		if err := part.run(ctx); err != nil {
 			return err
 		}
 	}
@@ -85,20 +110,29 @@ func (b *bench) alone(ctx context.Context) (err error) {
 	if err := b.signing(); err != nil {
 		return err
 	}
-	progress("starting the control plane")
-	b.plane, err = cluster.Start(ctx, cluster.Options{Binary: filepath.Join(b.bin, "controlplane"), Dir: filepath.Join(b.dir, "cluster"), Log: io.Discard})
-	if err != nil {
+	if err := b.controlPlane(ctx, "cluster"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.plane.Stop()) }()
-	if _, err := b.plane.Kubectl(ctx, "apply", "-k", b.deploy); err != nil {
-		return err
-	}
-	b.kubeconfig = filepath.Join(b.dir, "citadel.kubeconfig")
-	if err := b.plane.ServiceAccount(ctx, cluster.StorageNamespace, cluster.CitadelAccount, b.kubeconfig); err != nil {
-		return err
-	}
 	return b.secrets(ctx)
+}
+
+// controlPlane starts one without a node, for citadel as a process beside it.
+func (b *bench) controlPlane(ctx context.Context, dir string) (err error) {
+	progress("starting the control plane")
+	b.plane, err = cluster.Start(ctx, cluster.Options{Binary: filepath.Join(b.bin, "controlplane"), Dir: filepath.Join(b.dir, dir), Log: io.Discard})
+	if err != nil {
+		return err
+	}
+	b.kubeconfig = filepath.Join(b.dir, dir, "citadel.kubeconfig")
+	_, err = b.plane.Kubectl(ctx, "apply", "-k", b.deploy)
+	if err == nil {
+		err = b.plane.ServiceAccount(ctx, cluster.StorageNamespace, cluster.CitadelAccount, b.kubeconfig)
+	}
+	if err != nil {
+		return errors.Join(err, b.plane.Stop())
+	}
+	return nil
 }
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "==> "+format+"\n", args...) }

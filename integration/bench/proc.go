@@ -33,17 +33,24 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// peakMemory is the most, in bytes, that a process has had resident.
-func peakMemory(pid int) (int64, error) {
+// The lines of /proc/PID/status that tell what a process has resident, and the
+// most that it had.
+const (
+	residentNow  = "VmRSS:"
+	residentMost = "VmHWM:"
+)
+
+// residentMemory is such a line, in bytes.
+func residentMemory(pid int, which string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, which); ok {
 			kib, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("/proc/%d/status tells no peak", pid)
+	return 0, fmt.Errorf("/proc/%d/status has no %s", pid, which)
 }

@@ -245,7 +245,7 @@ func written(ctx context.Context, c *cluster.Citadel) (int, error) {
 }
 
 func (b *bench) memory(what string, c *cluster.Citadel) {
-	peak, err := peakMemory(c.PID())
+	peak, err := residentMemory(c.PID(), residentMost)
 	if err != nil {
 		b.add(what, err.Error(), "-", "-", "below 150 MiB")
 		return
