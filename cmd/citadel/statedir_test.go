@@ -329,6 +329,45 @@ func TestOneCitadelForADirectory(t *testing.T) {
 	third.stop(t)
 }
 
+// TestFirstStartsTogether: of several that start where there is no directory yet
+// one serves, and there is one root.
+func TestFirstStartsTogether(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	const starts = 4
+	ends := make(chan *site, starts)
+	for range starts {
+		s := launchSite(t, dir)
+		go func() { <-s.ended; ends <- s }()
+	}
+	for range starts - 1 {
+		if s := <-ends; !strings.Contains(s.log.String(), dir+" is in use by another citadel") {
+			t.Errorf("one ended otherwise: %s", s.log)
+		}
+	}
+	select {
+	case s := <-ends:
+		t.Errorf("the last one ended too: %s", s.log)
+	default:
+	}
+	d, err := statedir.Beside(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	limit := time.After(patience)
+	for {
+		if roots, err := d.Roots(); err == nil && len(roots) == 1 && d.HoldsRoot(roots[0]) == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-limit:
+			t.Fatal("there is not one root")
+		}
+	}
+}
+
 // TestParallelJoinsAtADirectory: one token, many hosts, one of them joins.
 func TestParallelJoinsAtADirectory(t *testing.T) {
 	t.Parallel()
