@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	// sweepEvery and keepTokens say when join tokens that expired are deleted.
 	sweepEvery = 10 * time.Minute
 	keepTokens = 24 * time.Hour
+	// tidyEvery is how soon memory goes back that a rush of connections took: a
+	// third of what they need to rest.
+	tidyEvery = time.Minute
 	// ownAccount is the service account of deploy/.
 	ownAccount = "istio-citadel-service-account"
 )
@@ -47,6 +51,7 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 	if err != nil {
 		return fmt.Errorf("--grpc-port: %w", err)
 	}
+	p.apiServed.Store(true)
 	p.log.Info("CSR API", "address", listener.Addr().String(), "names", p.cfg.serverNames)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range proofs.run {
@@ -62,6 +67,7 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 		return nil
 	})
 	group.Go(func() error { every(ctx, sweepEvery, func() { p.sweepTokens(ctx, s) }); return nil })
+	group.Go(func() error { every(ctx, tidyEvery, debug.FreeOSMemory); return nil })
 	return group.Wait()
 }
 
@@ -90,7 +96,7 @@ func (p *process) newAPI(proofs *proofs, authority *ca.Authority) (*caserver.Ser
 	return caserver.New(caserver.Settings{
 		Authority: authority, Authenticators: proofs.chain, RenewExpiredFor: p.cfg.renewExpired, MayImpersonate: proofs.mayImpersonate,
 		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.clockWrong,
-		Unary: p.metrics.api.grpc.UnaryServerInterceptor(), Stream: p.metrics.api.grpc.StreamServerInterceptor(),
+		Unary: p.metrics.api.grpc.UnaryServerInterceptor(),
 	})
 }
 

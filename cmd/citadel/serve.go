@@ -49,6 +49,7 @@ type process struct {
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
 	lease      atomic.Pointer[kube.Guard] // while this replica writes by a lease
+	apiServed  atomic.Bool                // the CSR API is, where it is to be
 	rootLost   atomic.Bool                // from where it is kept
 }
 
@@ -272,6 +273,9 @@ func (p *process) ready() error {
 	}
 	if err := p.audit.failing(); err != nil {
 		return fmt.Errorf("the audit log cannot be written, and nothing is signed without: %w", err)
+	}
+	if p.cfg.grpcPort > 0 && !p.apiServed.Load() {
+		return errors.New("the CSR API is not served yet: its bans have not been read")
 	}
 	controller := p.controller.Load()
 	if p.cfg.serverOnly || (controller != nil && controller.Synced()) {

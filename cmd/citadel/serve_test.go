@@ -46,16 +46,18 @@ func TestReadiness(t *testing.T) { // K-13
 		controller *secretcontroller.Controller
 		serverOnly bool
 		audit      error
+		port       int
 		want       string
 	}{
-		"nothing yet":               {nil, nil, false, nil, "Istio CA is not ready"},
-		"no controller":             {authority, nil, false, nil, "caches have not had their first list"},
-		"not synced":                {authority, controller, false, nil, "caches have not had their first list"},
-		"no controller to be had":   {authority, nil, true, nil, ""},
-		"audit log full":            {authority, nil, true, io.ErrShortWrite, "audit log cannot be written"},
-		"signing certificate ended": {ended, nil, true, nil, "signing certificate has expired"},
+		"nothing yet":               {nil, nil, false, nil, 0, "Istio CA is not ready"},
+		"no controller":             {authority, nil, false, nil, 0, "caches have not had their first list"},
+		"not synced":                {authority, controller, false, nil, 0, "caches have not had their first list"},
+		"no controller to be had":   {authority, nil, true, nil, 0, ""},
+		"audit log full":            {authority, nil, true, io.ErrShortWrite, 0, "audit log cannot be written"},
+		"signing certificate ended": {ended, nil, true, nil, 0, "signing certificate has expired"},
+		"CSR API not served":        {authority, nil, true, nil, 8060, "the CSR API is not served yet"},
 	} {
-		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly}}, audit: &auditStream{out: full{}, last: c.audit}}
+		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly, apiOptions: apiOptions{grpcPort: c.port}}}, audit: &auditStream{out: full{}, last: c.audit}}
 		p.authority.Store(c.authority)
 		p.controller.Store(c.controller)
 		if err := p.ready(); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
