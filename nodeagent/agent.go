@@ -49,8 +49,9 @@ type Settings struct {
 	Token   func() (string, error)
 	Join    func() (caclient.Join, error)
 	JoinKey JoinKey
-	// Joined hears the address at which a host was taken in by a join token: it is
-	// where to renew from now on. May be nil.
+	// Joined keeps the address at which a host was taken in by a join token: it is
+	// where to renew from now on. It is called before anything is installed, so
+	// that no crash leaves a host that does not know whom to ask. May be nil.
 	Joined func(address string) error
 
 	// Sign and Watch ask a CA.
@@ -64,15 +65,24 @@ type Settings struct {
 	Organization string
 	Renewal      Renewal
 
-	// Held is what the sinks hold at the start; nil if nothing.
-	Held  *certdir.Set
+	// Held reads what the sinks hold, as long as the agent holds nothing: somebody
+	// may put files there. fs.ErrNotExist says that there is nothing. May be nil.
+	Held  func() (certdir.Set, error)
 	Sinks []Sink
 	// Reload makes programs take a new set. May be nil.
 	Reload func(context.Context) error
-	// Beat is called at each turn of the loop, at least every Every. May be nil.
+	// Owed tells at the start that programs have not taken what the sinks hold, and
+	// Owes keeps that they have not, over restarts. It may be nil.
+	Owed bool
+	Owes func(bool) error
+	// Beat is called by the loop at each turn, at least every Every, and before
+	// each of the steps that may take long. May be nil.
 	Beat func()
 	// Every is the longest that the loop sleeps; a minute if zero.
 	Every time.Duration
+	// Wrong is what was found wrong before the start, and is told with each
+	// failure.
+	Wrong []error
 	// Observe hears what happens. It must be quick.
 	Observe func(Event)
 }
@@ -88,8 +98,8 @@ type Agent struct {
 	// What follows is the loop's own.
 	held       *certdir.Set
 	renewBy    time.Time
-	failedAt   time.Time // when the CA was last asked in vain
-	retryAt    time.Time // and will be again; zero while nothing has failed
+	askedAt    time.Time // when the CA was last asked
+	retryAt    time.Time // not before is it asked again; zero while nothing has failed
 	failures   int
 	owed       bool      // programs have not taken the newest set
 	owedAt     time.Time // and are told again then
@@ -102,12 +112,26 @@ func New(set Settings) *Agent {
 	if set.Every == 0 {
 		set.Every = time.Minute
 	}
-	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), held: set.Held}
-	if a.held != nil && !a.asSet(*a.held) {
-		a.renewBy = wall()
-	}
+	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), owed: set.Owed && set.Reload != nil}
+	_ = a.load() // told when the CA is asked
 	a.tell()
 	return a
+}
+
+// load takes what the sinks hold, while the agent holds nothing.
+func (a *Agent) load() error {
+	if a.held != nil || a.set.Held == nil {
+		return nil
+	}
+	held, err := a.set.Held()
+	if err != nil {
+		return err
+	}
+	a.held = &held
+	if !a.asSet(held) {
+		a.renewBy = wall()
+	}
+	return nil
 }
 
 // asSet tells whether a set is as the settings want new ones: a person who
@@ -149,9 +173,7 @@ func (a *Agent) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := wall()
 		a.step(ctx, now)
-		if a.set.Beat != nil {
-			a.set.Beat()
-		}
+		a.beat()
 		a.sleep(ctx, wall())
 	}
 }
@@ -165,8 +187,8 @@ func (a *Agent) step(ctx context.Context, now time.Time) {
 	if !now.Before(a.nextAsk(now)) {
 		a.obtain(ctx, now)
 	}
-	if a.owed && !now.Before(a.owedAt) {
-		a.reload(ctx, wall())
+	if now = wall(); a.owed && !now.Before(a.nextReload(now)) {
+		a.reload(ctx)
 	}
 	a.tell()
 }
@@ -175,17 +197,41 @@ func (a *Agent) step(ctx context.Context, now time.Time) {
 func (a *Agent) nextAsk(now time.Time) time.Time {
 	due := now
 	if a.held != nil {
-		due = a.dueAt()
+		due = a.dueAt(now)
 	}
-	if a.retryAt.After(due) && !now.Before(a.failedAt) { // else the clock was set back, and the wait could be any
-		return a.retryAt
+	if retry := sane(now, a.retryAt); retry.After(due) {
+		return retry
 	}
 	return due
 }
 
-func (a *Agent) dueAt() time.Time {
-	return a.set.Renewal.dueAt(a.held.SVID.Certificates[0], a.renewBy)
+func (a *Agent) nextReload(now time.Time) time.Time { return sane(now, a.owedAt) }
+
+// sane is when to try again, or now where that is further away than any wait:
+// the clock was set back.
+func sane(now, again time.Time) time.Time {
+	if again.Sub(now) > lastRetry {
+		return now
+	}
+	return again
 }
+
+// dueAt is when the certificate that is held is due. One that is not valid yet
+// is due now: to ask is to hear what is wrong with the clock.
+func (a *Agent) dueAt(now time.Time) time.Time {
+	leaf := a.held.SVID.Certificates[0]
+	if now.Before(leaf.NotBefore) {
+		return now
+	}
+	return a.set.Renewal.dueAt(leaf, a.renewBy)
+}
+
+// hurryApart keeps those who want a renewal at once from asking the CA, and
+// writing files, without a pause.
+const hurryApart = time.Second
+
+// hurry has the certificate renewed at once.
+func (a *Agent) hurry(now time.Time) { a.renewBy, a.retryAt = now, a.askedAt.Add(hurryApart) }
 
 func minTime(a, b time.Time) time.Time {
 	if a.Before(b) {
@@ -198,38 +244,47 @@ func minTime(a, b time.Time) time.Time {
 func (a *Agent) sleep(ctx context.Context, now time.Time) {
 	wait := min(a.set.Every, a.nextAsk(now).Sub(now))
 	if a.owed {
-		wait = min(wait, a.owedAt.Sub(now))
+		wait = min(wait, a.nextReload(now).Sub(now))
 	}
 	timer := time.NewTimer(max(wait, 0))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-a.renew:
-		a.renewBy, a.retryAt = now, time.Time{}
+		a.hurry(wall())
 	case roots := <-a.told:
-		a.takeRoots(now, roots)
+		a.takeRoots(wall(), roots)
 	case <-ctx.Done():
 	}
 }
 
 // obtain has a certificate issued and installed, or notes why not.
 func (a *Agent) obtain(ctx context.Context, now time.Time) {
-	got, err := a.climb(ctx, now)
+	wrong := a.load()
+	if a.held != nil && now.Before(a.nextAsk(now)) {
+		a.failures, a.retryAt, a.last.LastError = 0, time.Time{}, ""
+		a.observe(Event{What: "somebody put a key and certificates into the files"})
+		return
+	}
+	got, err := a.climb(ctx, now, wrong)
+	a.askedAt = wall()
+	if err == nil && got.by.joins && a.set.Joined != nil {
+		err = a.set.Joined(got.by.cfg.Address)
+	}
 	if err == nil {
 		err = a.install(wall(), got.set)
 	}
-	if ctx.Err() != nil {
-		return
-	}
 	if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
 		a.failures++
 		var asked time.Duration
 		if f, ok := errors.AsType[*failure](err); ok {
 			asked = f.retryAfter()
 		}
-		a.failedAt = wall()
-		a.retryAt = a.failedAt.Add(retryIn(a.failures, asked))
-		a.last.LastError = err.Error()
+		a.retryAt = a.askedAt.Add(retryIn(a.failures, asked))
+		a.last.LastError = oneLine(err.Error())
 		a.observe(Event{What: "no new certificate", Err: err})
 		return
 	}
@@ -243,21 +298,18 @@ func (a *Agent) obtain(ctx context.Context, now time.Time) {
 	a.observe(Event{What: "certificate renewed", By: got.by.name})
 }
 
-// joined remembers what a join has brought, and forgets its key, which is now
-// in the sinks.
+// joined asks where it joined from now on, and forgets the key, which is now in
+// the sinks.
 func (a *Agent) joined(address string) {
 	a.set.Address = address
-	err := a.set.JoinKey.Remove()
-	if a.set.Joined != nil {
-		err = errors.Join(err, a.set.Joined(address))
-	}
-	if err != nil {
-		a.observe(Event{What: "joined, but not all of it is remembered", Err: err})
+	if err := a.set.JoinKey.Remove(); err != nil {
+		a.observe(Event{What: "joined, but its key is left behind", Err: err})
 	}
 }
 
 // install hands a set to every sink, and owes programs a reload.
 func (a *Agent) install(now time.Time, set certdir.Set) error {
+	a.owes(true)
 	for _, sink := range a.set.Sinks {
 		if err := sink.Install(set); err != nil {
 			return err
@@ -270,16 +322,36 @@ func (a *Agent) install(now time.Time, set certdir.Set) error {
 }
 
 // reload makes programs take the new set, again later if that fails.
-func (a *Agent) reload(ctx context.Context, now time.Time) {
+func (a *Agent) reload(ctx context.Context) {
+	a.beat()
 	err := a.set.Reload(ctx)
 	if err == nil {
-		a.owed = false
+		a.owed, a.last.ReloadError = false, ""
+		a.owes(false)
 		return
 	}
 	if ctx.Err() != nil {
 		return
 	}
 	a.owedFailed++
-	a.owedAt = now.Add(retryIn(a.owedFailed, 0))
+	a.last.ReloadError = oneLine(err.Error())
+	a.owedAt = wall().Add(retryIn(a.owedFailed, 0))
 	a.observe(Event{What: "the files are renewed, but programs were not made to read them", Err: err})
+}
+
+// owes keeps over a restart whether programs are owed a reload. That it cannot
+// be kept must not stop a renewal.
+func (a *Agent) owes(owed bool) {
+	if a.set.Owes == nil || a.set.Reload == nil {
+		return
+	}
+	if err := a.set.Owes(owed); err != nil {
+		a.observe(Event{What: "a restart will not know whether programs have read the files", Err: err})
+	}
+}
+
+func (a *Agent) beat() {
+	if a.set.Beat != nil {
+		a.set.Beat()
+	}
 }

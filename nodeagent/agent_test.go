@@ -97,7 +97,7 @@ func TestOutage(t *testing.T) { // compatibility 9, complaint 11
 			t.Errorf("asked %d times, installed %d", asked, installed)
 		}
 		s := r.agent.Status()
-		if s.Failures != asked || s.LastError != "expired certificate: connection refused" || s.Valid(time.Now()) || s.ID != web {
+		if s.Failures != asked || s.LastError != "expired certificate: ca:8060 does not answer: connection refused: is that the CA's address (--ca-address), and does it run and let this host through? It is asked again" || s.Valid(time.Now()) || s.ID != web {
 			t.Errorf("%+v", s)
 		}
 		r.breaks(nil)
@@ -146,7 +146,7 @@ func TestLadder(t *testing.T) {
 		"the second does":           {map[string]error{"certificate": answer(caclient.NotProven)}, "certificate token", "token", ""},
 		"the last does":             {map[string]error{"certificate": answer(caclient.NotProven), "token": answer(caclient.NotProven)}, "certificate token join", "join token", ""},
 		"other roots, but a token":  {map[string]error{"certificate": answer(caclient.NotTheCA), "token": answer(caclient.NotTheCA)}, "certificate token join", "join token", ""},
-		"nobody answers":            {map[string]error{"certificate": answer(caclient.Unreachable)}, "certificate", "", "expired certificate: so"},
+		"nobody answers":            {map[string]error{"certificate": answer(caclient.Unreachable)}, "certificate", "", "expired certificate: ca:8060 does not answer: so"},
 		"banned":                    {map[string]error{"certificate": answer(caclient.Refused)}, "certificate", "", "expired certificate: so"},
 		"none of them does":         {map[string]error{"certificate": answer(caclient.NotProven), "token": answer(caclient.NotProven), "join": answer(caclient.NotProven)}, "certificate token join", "", "bring a fresh join token (citadelctl token create)"},
 		"the CA is another by now":  {map[string]error{"certificate": answer(caclient.NotTheCA), "token": answer(caclient.NotTheCA), "join": answer(caclient.NotTheCA)}, "certificate token join", "", "compare --ca-address"},
@@ -156,6 +156,7 @@ func TestLadder(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
 				r.holds(90 * time.Minute)
 				r.joins()
+				r.join.Address = r.set.Address
 				r.set.Token = func() (string, error) { return "jwt", nil }
 				r.breaks(func(cfg caclient.Config) error { return c.answers[name(cfg)] })
 				r.run()
@@ -376,7 +377,7 @@ func TestCertificateOfNoRootAnyMore(t *testing.T) {
 func TestClockThatJumps(t *testing.T) {
 	a := &Agent{set: Settings{Renewal: DefaultRenewal}}
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	a.failedAt, a.retryAt = now, now.Add(4*time.Minute)
+	a.retryAt = now.Add(4 * time.Minute)
 	for ahead, want := range map[time.Duration]time.Duration{0: 4 * time.Minute, time.Hour: 0, -time.Hour: 0} {
 		if wait := a.nextAsk(now.Add(ahead)).Sub(now.Add(ahead)); wait != want {
 			t.Errorf("the clock went ahead by %s: it waits %s, want %s", ahead, wait, want)

@@ -88,13 +88,13 @@ func check(now time.Time, issued caclient.Issued, key crypto.Signer, want spiffe
 	case err != nil:
 		return certdir.Set{}, fmt.Errorf("the CA answered with a certificate that names no workload: %w", err)
 	case !want.IsZero() && id != want:
-		return certdir.Set{}, fmt.Errorf("the CA answered with the certificate of %s, and this host is %s: to change who it is, move its old files away first", id, want)
+		return certdir.Set{}, fmt.Errorf("the CA answered with the certificate of %s, and this host is %s: compare --spiffe-id; to change who it is, move its old files away first", id, want)
 	case now.Before(leaf.NotBefore):
-		return certdir.Set{}, fmt.Errorf("the CA's certificate is not valid before %s, and this host's clock says %s: compare it",
-			leaf.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
-	case !now.Before(leaf.NotAfter):
-		return certdir.Set{}, fmt.Errorf("the CA's certificate expired at %s, and this host's clock says %s: compare it",
-			leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return certdir.Set{}, fmt.Errorf("the CA's certificate is not valid before %s, and %s %s: compare it",
+			leaf.NotBefore.UTC().Format(time.RFC3339), caclient.CompareClock, now.UTC().Format(time.RFC3339))
+	case now.After(leaf.NotAfter): // the last second is part of the life
+		return certdir.Set{}, fmt.Errorf("the CA's certificate expired at %s, and %s %s: compare it",
+			leaf.NotAfter.UTC().Format(time.RFC3339), caclient.CompareClock, now.UTC().Format(time.RFC3339))
 	case !trust.ServesBothSides(leaf):
 		return certdir.Set{}, errors.New("the CA answered with a certificate that is not for servers and clients alike")
 	}

@@ -28,10 +28,17 @@ type rung struct {
 	joins bool
 }
 
-// ladder lists the ways in the order in which they are tried, and what is wrong
-// with those that cannot be. Tokens are read anew each time: somebody may have
-// brought a fresh one.
-func (a *Agent) ladder(now time.Time) (rungs []rung, wrong []error) {
+// ladder lists the ways in the order in which they are tried, what is wrong
+// with those that cannot be, and where nothing was found. Tokens are read anew
+// each time: somebody may have brought a fresh one.
+func (a *Agent) ladder(now time.Time) (rungs []rung, wrong, absent []error) {
+	cannot := func(err error) {
+		if errors.Is(err, fs.ErrNotExist) {
+			absent = append(absent, err)
+		} else {
+			wrong = append(wrong, err)
+		}
+	}
 	base := caclient.Config{Address: a.set.Address, ServerName: a.set.ServerName, Fingerprints: slices.Clone(a.set.Fingerprints)}
 	join, joinErr := a.set.Join()
 	if joinErr == nil {
@@ -52,26 +59,24 @@ func (a *Agent) ladder(now time.Time) (rungs []rung, wrong []error) {
 		byCertificate.Certificate = shown(*held)
 		rungs = append(rungs, rung{name: name, cfg: byCertificate})
 	}
-	switch token, err := a.set.Token(); {
-	case err == nil:
+	if token, err := a.set.Token(); err == nil {
 		byToken := base
 		byToken.Token = token
 		rungs = append(rungs, rung{name: "token", cfg: byToken})
-	case !errors.Is(err, fs.ErrNotExist):
-		wrong = append(wrong, err)
+	} else {
+		cannot(err)
 	}
-	switch {
-	case joinErr == nil:
+	if joinErr == nil {
 		byJoin := base
 		byJoin.Token = join.Bearer
 		if !a.set.AddressGiven {
 			byJoin.Address = join.Address
 		}
 		rungs = append(rungs, rung{name: "join token", cfg: byJoin, joins: true})
-	case !errors.Is(joinErr, fs.ErrNotExist):
-		wrong = append(wrong, joinErr)
+	} else {
+		cannot(joinErr)
 	}
-	return rungs, wrong
+	return rungs, wrong, absent
 }
 
 // shown is a set as a TLS client shows it.
@@ -92,47 +97,84 @@ type obtained struct {
 
 // climb asks the CA, with one proof after the other until one is taken. A CA
 // that does not answer, or that knows who asks and refuses, ends it: another
-// proof would change nothing.
-func (a *Agent) climb(ctx context.Context, now time.Time) (obtained, error) {
-	rungs, failed := a.ladder(now)
+// proof would change nothing, unless it leads to another place. held is why the
+// sinks hold nothing; nil if they do.
+func (a *Agent) climb(ctx context.Context, now time.Time, held error) (obtained, error) {
+	rungs, wrong, absent := a.ladder(now)
+	failed := slices.Concat(a.set.Wrong, wrong)
+	if held != nil && !errors.Is(held, fs.ErrNotExist) {
+		failed = append(failed, fmt.Errorf("the certificate files are not usable, and left as they are until there are new ones: %w", held))
+	}
+	if len(rungs) == 0 {
+		return obtained{}, nothingToProve(failed, absent)
+	}
+	var gone string // an address where nobody answers
 	for _, r := range rungs {
+		if r.cfg.Address == gone {
+			continue
+		}
 		got, err := a.ask(ctx, r)
 		if err == nil {
 			return got, nil
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", r.name, err))
 		e, ok := errors.AsType[*caclient.Error](err)
-		if !ok || e.Kind == caclient.Refused || e.Kind == caclient.Unreachable {
+		if !ok || e.Kind == caclient.Refused {
 			break
 		}
+		if e.Kind == caclient.Unreachable {
+			gone = r.cfg.Address
+		}
 	}
-	return obtained{}, a.explain(rungs, failed)
+	return obtained{}, explain(failed)
+}
+
+// nothingToProve is why nobody was asked.
+func nothingToProve(wrong, absent []error) error {
+	const todo = "give a join token (citadelctl token create), a token file, or key, chain and root in the certificate files"
+	var found []string
+	for _, err := range absent {
+		if err != fs.ErrNotExist { // the bare one names no file: none was asked for
+			found = append(found, err.Error())
+		}
+	}
+	switch {
+	case len(wrong) > 0:
+		return &failure{text: sentence(wrong)}
+	case len(found) > 0:
+		return &failure{text: "there is nothing to join with (" + strings.Join(found, "; ") + "): " + todo}
+	}
+	return &failure{text: "there is nothing to join with: " + todo}
 }
 
 // explain joins what was wrong into one sentence with the next step.
-func (a *Agent) explain(rungs []rung, failed []error) error {
-	var parts []string
-	var last *caclient.Error
+func explain(failed []error) error {
+	f := &failure{text: sentence(failed)}
 	for _, err := range failed {
-		parts = append(parts, err.Error())
 		if e, ok := errors.AsType[*caclient.Error](err); ok {
-			last = e
+			f.cause = e
 		}
 	}
-	f := &failure{cause: last}
 	switch {
-	case len(rungs) == 0 && len(parts) == 0:
-		f.text = "there is nothing to join with: give a join token (citadelctl token create), a token file, or key, chain and root in the certificate files"
-	case len(rungs) == 0:
-		f.text = strings.Join(parts, "; ")
-	case last != nil && last.Kind == caclient.NotProven:
-		f.text = strings.Join(parts, "; ") + ": bring a fresh join token (citadelctl token create)"
-	case last != nil && last.Kind == caclient.NotTheCA:
-		f.text = strings.Join(parts, "; ") + ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"
-	default:
-		f.text = strings.Join(parts, "; ")
+	case f.cause == nil || strings.Contains(f.text, caclient.CompareClock):
+	case f.cause.Kind == caclient.NotProven:
+		f.text += ": bring a fresh join token (citadelctl token create)"
+	case f.cause.Kind == caclient.NotTheCA:
+		f.text += ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"
+	case f.cause.Kind == caclient.Unreachable && f.cause.Ref == "": // nobody answered
+		f.text += ": is that the CA's address (--ca-address), and does it run and let this host through? It is asked again"
+	case f.cause.Kind == caclient.Broken:
+		f.text += ": compare --ca-address and the CA's version"
 	}
 	return f
+}
+
+func sentence(errs []error) string {
+	var parts []string
+	for _, err := range errs {
+		parts = append(parts, err.Error())
+	}
+	return strings.Join(parts, "; ")
 }
 
 // failure is why no certificate was had.
@@ -166,10 +208,14 @@ func (a *Agent) ask(ctx context.Context, r rung) (obtained, error) {
 	if err != nil {
 		return obtained{}, err
 	}
+	a.beat()
 	limited, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	issued, err := a.set.Sign(limited, r.cfg, csr, a.set.TTL)
 	if err != nil {
+		if e, ok := errors.AsType[*caclient.Error](err); ok && e.Kind == caclient.Unreachable && e.Ref == "" {
+			return obtained{}, fmt.Errorf("%s does not answer: %w", r.cfg.Address, err)
+		}
 		return obtained{}, err
 	}
 	set, err := check(time.Now(), issued, key, a.want())

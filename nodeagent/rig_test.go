@@ -41,7 +41,6 @@ type rig struct {
 	sinkErr   error                       // guarded by mu
 	reloads   int                         // guarded by mu
 	reloadErr error                       // guarded by mu
-	token     string                      // guarded by mu
 	join      *caclient.Join              // guarded by mu
 	joinKey   crypto.Signer               // guarded by mu
 	told      func(caclient.Roots)        // guarded by mu
@@ -212,7 +211,7 @@ func (r *rig) holds(ago time.Duration) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.set.Held = &set
+	r.set.Held = func() (certdir.Set, error) { return set, nil }
 }
 
 var errDisk = errors.New("no space left on device")

@@ -21,19 +21,19 @@ func (a *Agent) takeRoots(now time.Time, roots caclient.Roots) {
 	held := *a.held
 	leaf := held.SVID.Certificates[0]
 	if leaf.NotBefore.Add(trust.Backdate).Before(roots.RenewIssuedBefore) {
-		a.renewBy, a.retryAt = now, time.Time{}
+		a.hurry(now)
 	}
 	if trust.SameRoots(held.Roots.X509Authorities(), roots.Certificates) {
 		return
 	}
 	held.Roots = x509bundle.FromX509Authorities(held.SVID.ID.TrustDomain(), roots.Certificates)
 	if err := verifies(minTime(now, leaf.NotAfter), held.SVID, held.Roots); err != nil {
-		a.renewBy, a.retryAt = now, time.Time{}
+		a.hurry(now)
 		a.observe(Event{What: "the CA has other roots; the certificate is renewed at once", Err: err})
 		return
 	}
 	if err := a.install(now, held); err != nil {
-		a.renewBy, a.retryAt = now, time.Time{} // and so again until they are
+		a.hurry(now) // and so again until they are
 		a.observe(Event{What: "new roots are not installed", Err: err})
 		return
 	}

@@ -1,7 +1,9 @@
 package nodeagent
 
 import (
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -36,9 +38,11 @@ type Status struct {
 	RenewedBy   string    `json:"renewedBy,omitempty"`
 	Renewals    int       `json:"renewals"`
 	// Failures in a row, and what the last was; empty when all is well.
-	Failures   int    `json:"failures"`
-	LastError  string `json:"lastError,omitempty"`
-	ReloadOwed bool   `json:"reloadOwed"`
+	Failures  int    `json:"failures"`
+	LastError string `json:"lastError,omitempty"`
+	// ReloadOwed: programs have not been made to read the files; and why not.
+	ReloadOwed  bool   `json:"reloadOwed"`
+	ReloadError string `json:"reloadError,omitempty"`
 }
 
 // Valid tells whether programs have a certificate that counts at now.
@@ -59,12 +63,28 @@ func (a *Agent) tell() {
 	s.CA, s.Failures, s.ReloadOwed = a.set.Address, a.failures, a.owed
 	s.NextTry = a.nextAsk(now)
 	s.ID = a.want()
-	s.Identity = s.ID.String()
 	if a.held != nil {
 		leaf := a.held.SVID.Certificates[0]
+		s.ID = a.held.SVID.ID
 		s.Serial, s.NotBefore, s.NotAfter = leaf.SerialNumber.Text(16), leaf.NotBefore, leaf.NotAfter
-		s.Roots, s.RenewAt = len(a.held.Roots.X509Authorities()), a.dueAt()
+		s.Roots, s.RenewAt = len(a.held.Roots.X509Authorities()), a.dueAt(now)
 		a.watched.Store(&caclient.Config{Address: a.set.Address, ServerName: a.set.ServerName, Roots: a.held.Roots.X509Authorities()})
 	}
+	s.Identity = s.ID.String()
 	a.status.Store(&s)
+}
+
+// longestError is what a status tells of an error.
+const longestError = 2000
+
+// oneLine is a text that others had a part in, fit for a terminal and for a
+// line of systemd's protocol, where what begins a line commands.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text[:min(len(text), longestError)])
+	return strings.Join(strings.Fields(text), " ")
 }

@@ -38,6 +38,9 @@ const DefaultServerName = "istio-citadel"
 // seconds, until when it wants to be asked anew.
 const RenewBy = "citadel-renew-by"
 
+// CompareClock is part of each reason that may be this host's clock.
+const CompareClock = "this host's clock says"
+
 // Config says where a Citadel is, how to know it, and how to prove oneself.
 type Config struct {
 	// Address is host and port.
@@ -139,7 +142,7 @@ func (cfg Config) verify(now time.Time, certs []*x509.Certificate) error {
 		return nil
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		err = fmt.Errorf("%w: this host's clock says %s, compare it", err, now.UTC().Format(time.RFC3339))
+		err = fmt.Errorf("%w: %s %s, compare it", err, CompareClock, now.UTC().Format(time.RFC3339))
 	}
 	return &ServerError{err}
 }

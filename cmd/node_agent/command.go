@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -70,6 +71,7 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 				flags.Report(err)
 			}
 			flags.ReadEnvironment(cmd.Flags())
+			opts.ancestorsVariables(cmd.Flags()) // before the file, which counts less
 			if opts.configFile != "" {
 				flags.ReadFile(cmd.Flags(), opts.configFile)
 			}
@@ -91,13 +93,17 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 		}
 		return usageError{err}
 	})
-	cmd.SetUsageFunc(func(*cobra.Command) error {
+	cmd.SetUsageFunc(func(asked *cobra.Command) error {
+		if asked != cmd {
+			fmt.Fprintf(stdout, "Usage:\n  %s\n\nExamples:\n%s\n\nFlags:\n%s", asked.UseLine(), asked.Example, asked.Flags().FlagUsages())
+			return nil
+		}
 		fmt.Fprintf(stdout, "Usage:\n  node_agent [flags]\n  node_agent status [-o table|json]\n  node_agent renew\n  node_agent version\n\nExamples:\n%s\n", example)
 		flags.Usage(stdout)
 		fmt.Fprintln(stdout, "\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong flags, variables or files that they name.")
 		return nil
 	})
-	cmd.AddCommand(newStatus(stdout), newRenew(stdout), &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments, Run: func(*cobra.Command, []string) {
+	cmd.AddCommand(newStatus(stdout), newRenew(stdout), &cobra.Command{Use: "version", Short: "Print the version", Example: "  node_agent version", Args: noArguments, Run: func(*cobra.Command, []string) {
 		fmt.Fprintln(stdout, daemon.BuildVersion())
 	}})
 	cmd.CompletionOptions.DisableDefaultCmd = true
@@ -110,8 +116,11 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	if slices.ContainsFunc(args, isSecret) {
+		return usageError{fmt.Errorf("%s takes no arguments: %s", cmd.CommandPath(), tokenInSight)}
+	}
+	return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
 }

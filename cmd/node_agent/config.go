@@ -35,7 +35,6 @@ type config struct {
 // validate checks every flag, and reports all that is wrong at once.
 func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c := &config{options: o, addressGiven: given.Changed("ca-address")}
-	c.ancestorsVariables(given)
 	c.checkAuthority()
 	c.checkFiles()
 	c.checkCertificate(given)
@@ -48,22 +47,30 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 }
 
 // ancestorsVariables are those of the ancestor's start script.
-func (c *config) ancestorsVariables(given *pflag.FlagSet) {
-	if address := os.Getenv("CITADEL_ADDRESS"); address != "" && !c.addressGiven {
-		c.address, c.addressGiven = address, true
-		c.flags.SetBy("ca-address", "CITADEL_ADDRESS")
+func (o *options) ancestorsVariables(set *pflag.FlagSet) {
+	give := func(flag, value, variable string) {
+		if !set.Changed(flag) {
+			o.flags.SetBy(flag, variable)
+			_ = set.Set(flag, value) // a text
+		}
 	}
-	folder := os.Getenv("CERTS_DIR")
-	if folder == "" {
-		return
+	if address := os.Getenv("CITADEL_ADDRESS"); address != "" {
+		give("ca-address", address, "CITADEL_ADDRESS")
 	}
-	for flag, path := range map[string]*string{"key": &c.key, "cert-chain": &c.chain, "root-cert": &c.root} {
-		if !given.Changed(flag) {
-			*path = filepath.Join(folder, filepath.Base(*path))
-			c.flags.SetBy(flag, "CERTS_DIR")
+	if folder := os.Getenv("CERTS_DIR"); folder != "" {
+		for _, flag := range []string{"key", "cert-chain", "root-cert"} {
+			give(flag, filepath.Join(folder, filepath.Base(set.Lookup(flag).DefValue)), "CERTS_DIR")
 		}
 	}
 }
+
+// isSecret finds tokens in places where people put them by mistake, and where
+// others can read them.
+func isSecret(text string) bool {
+	return strings.HasPrefix(text, "citadel-join") || strings.HasPrefix(text, "eyJ") && strings.Count(text, ".") == 2
+}
+
+const tokenInSight = "this is a token itself, and others can see it here: make another, write it to a file, and name that"
 
 var fingerprint = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -88,7 +95,13 @@ func (c *config) checkAuthority() {
 }
 
 func (c *config) checkFiles() {
-	c.dir = certdir.Dir{Key: c.key, Chain: c.chain, Roots: c.root, UID: -1, GID: -1, KeyMode: c.mode("key-mode", c.keyMode), CertMode: c.mode("cert-mode", c.certMode)}
+	c.dir = certdir.Dir{Key: c.key, Chain: c.chain, Roots: c.root, UID: -1, GID: -1,
+		KeyMode: c.mode("key-mode", c.keyMode, 0o640), CertMode: c.mode("cert-mode", c.certMode, 0o644)}
+	for flag, path := range map[string]string{"join-token-file": c.joinFile, "token-file": c.tokenFile} {
+		if isSecret(path) {
+			c.flags.Problem(flag, tokenInSight)
+		}
+	}
 	for flag, path := range map[string]string{"key": c.key, "cert-chain": c.chain, "root-cert": c.root} {
 		if path == "" {
 			c.flags.Problem(flag, "is empty")
@@ -118,12 +131,13 @@ func (c *config) checkFiles() {
 	}
 }
 
-func (c *config) mode(flag, text string) fs.FileMode {
-	mode, err := strconv.ParseUint(text, 8, 32)
-	if err != nil || mode > 0o777 || mode == 0 {
-		c.flags.Problem(flag, "%q is no mode of a file, such as 0640", text)
+func (c *config) mode(flag, text string, most fs.FileMode) fs.FileMode {
+	n, err := strconv.ParseUint(text, 8, 32)
+	if mode := fs.FileMode(n); err == nil && mode&^most == 0 && mode&0o400 != 0 {
+		return mode
 	}
-	return fs.FileMode(mode)
+	c.flags.Problem(flag, "%q is no mode that lets the owner read, and others no more than %#o does", text, uint32(most))
+	return 0
 }
 
 func (c *config) checkCertificate(given *pflag.FlagSet) {
@@ -172,6 +186,9 @@ func (c *config) checkAgent() {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
 		c.flags.Problem("log-level", "%q: use debug, info, warn or error", c.logLevel)
 	}
+	if len(c.socket) > longestSocket {
+		c.flags.Problem("control-socket", "is longer than the %d bytes that the path of a socket may have", longestSocket)
+	}
 	if c.stateDir == "" {
 		c.stateDir, _, _ = strings.Cut(os.Getenv("STATE_DIRECTORY"), ":") // systemd's; several are separated so
 	}
@@ -182,6 +199,9 @@ func (c *config) checkAgent() {
 		c.joinFile = filepath.Join(folder, joinCredential)
 	}
 }
+
+// longestSocket is Linux's limit.
+const longestSocket = 107
 
 // joinCredential is the unit's credential that holds a join token.
 const joinCredential = "citadel-join-token"

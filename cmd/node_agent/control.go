@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,9 @@ func listenControl(path string) (net.Listener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("--control-socket: another node_agent answers at %s", path)
-	} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode().Type() == fs.ModeSocket && errors.Is(err, syscall.ECONNREFUSED) {
+	} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("--control-socket: %s is no socket, and nothing of ours: move it away, or give another", path)
+	} else if statErr == nil && errors.Is(err, syscall.ECONNREFUSED) {
 		_ = os.Remove(path) // an error shows at once
 	}
 	listener, err := net.Listen("unix", path)
@@ -42,6 +45,9 @@ func listenControl(path string) (net.Listener, error) {
 	return listener, nil
 }
 
+// controlLimit is what a question on the control socket may take.
+const controlLimit = 10 * time.Second
+
 // serveControl answers node_agent status and renew until ctx ends.
 func serveControl(ctx context.Context, listener net.Listener, agent *nodeagent.Agent) error {
 	mux := http.NewServeMux()
@@ -50,7 +56,7 @@ func serveControl(ctx context.Context, listener net.Listener, agent *nodeagent.A
 		_ = json.NewEncoder(w).Encode(agent.Status()) // the client is gone: nobody to tell
 	})
 	mux.HandleFunc("POST /renew", func(http.ResponseWriter, *http.Request) { agent.Renew() })
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: mux, ReadTimeout: controlLimit, WriteTimeout: controlLimit, MaxHeaderBytes: 4 << 10}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on --control-socket: %w", err)
@@ -62,7 +68,7 @@ func serveControl(ctx context.Context, listener net.Listener, agent *nodeagent.A
 func control(ctx context.Context, socket, method, path string) ([]byte, error) {
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}, Timeout: 10 * time.Second}
+	}}, Timeout: controlLimit}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, method, "http://node_agent"+path, nil)
 	if err != nil {
@@ -81,13 +87,18 @@ func control(ctx context.Context, socket, method, path string) ([]byte, error) {
 	return body, err
 }
 
+// socketFlag asks at the socket that the agent's own environment names.
+func socketFlag(cmd *cobra.Command, socket *string) {
+	cmd.Flags().StringVar(socket, "control-socket", cmp.Or(os.Getenv("NODE_AGENT_CONTROL_SOCKET"), controlSocket), "`socket` of the agent")
+}
+
 func newStatus(stdout io.Writer) *cobra.Command {
 	var socket, output string
 	cmd := &cobra.Command{Use: "status", Short: "Show the running agent's certificate, last renewal, last error and next action", Args: noArguments,
 		Long: "status asks the agent that runs. It exits with 1 when nobody answers, or there is no valid certificate.",
 		Example: `  node_agent status
   node_agent status -o json`}
-	cmd.Flags().StringVar(&socket, "control-socket", controlSocket, "`socket` of the agent")
+	socketFlag(cmd, &socket)
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if output != "table" && output != "json" {
@@ -143,15 +154,15 @@ func show(w io.Writer, s nodeagent.Status, now time.Time) error {
 		line("Last error", "%s", s.LastError)
 	}
 	if s.ReloadOwed {
-		line("Reload", "programs have not been made to read the newest files")
+		line("Reload", "programs have not been made to read the newest files: %s", cmp.Or(s.ReloadError, "it is being done"))
 	}
 	return t.Flush()
 }
 
 func newRenew(stdout io.Writer) *cobra.Command {
 	var socket string
-	cmd := &cobra.Command{Use: "renew", Short: "Have the running agent renew now", Args: noArguments}
-	cmd.Flags().StringVar(&socket, "control-socket", controlSocket, "`socket` of the agent")
+	cmd := &cobra.Command{Use: "renew", Short: "Have the running agent renew now", Args: noArguments, Example: "  node_agent renew && node_agent status"}
+	socketFlag(cmd, &socket)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if _, err := control(cmd.Context(), socket, http.MethodPost, "/renew"); err != nil {
 			return err

@@ -95,6 +95,9 @@ func summary(s nodeagent.Status, now time.Time) string {
 	}
 	if s.ReloadOwed {
 		text += "; programs were not made to read the files"
+		if s.ReloadError != "" {
+			text += ": " + s.ReloadError
+		}
 	}
 	return text
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"citadel/cmd/internal/daemon"
 )
 
 // reload makes programs read the files anew; nil does nothing.
@@ -65,19 +66,31 @@ func runs(name string, args ...string) reload {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // with all that it started
 		cmd.WaitDelay = time.Second
-		var out bytes.Buffer
+		var out beginning
 		cmd.Stdout, cmd.Stderr = &out, &out
 		err := cmd.Run()
-		if err == nil {
+		if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it left children that hold its output
 			return nil
 		}
 		if ctx.Err() != nil {
 			err = fmt.Errorf("it took longer than %s", reloadLimit)
 		}
-		const most = 500
-		text := strings.TrimSpace(out.String())
-		return fmt.Errorf("%s: %w: %s", strings.Join(append([]string{name}, args...), " "), err, text[:min(len(text), most)])
+		err = fmt.Errorf("%s: %w", strings.Join(append([]string{name}, args...), " "), err)
+		if text := strings.TrimSpace(string(out)); text != "" {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
+		return err
 	}
+}
+
+// beginning keeps the beginning of what is written.
+type beginning []byte
+
+// Write is of io.Writer.
+func (b *beginning) Write(p []byte) (int, error) {
+	const most = 500
+	*b = append(*b, p[:min(len(p), most-len(*b))]...)
+	return len(p), nil
 }
 
 // sendTo signals the process of a PID file. The process is held before the file
@@ -115,7 +128,7 @@ func wrapSignal(file string, pid int, err error) error {
 }
 
 func readPID(file string) (int, error) {
-	text, err := os.ReadFile(file)
+	text, err := daemon.ReadRegular(file)
 	if err != nil {
 		return 0, fmt.Errorf("read the PID file: %w", err)
 	}

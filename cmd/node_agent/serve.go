@@ -34,10 +34,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	p := &process{cfg: cfg, log: log, notify: newNotifier(log)}
 	p.metrics = newMetrics(func() nodeagent.Status { return p.agent.Status() })
-	settings, err := p.settings()
-	if err != nil {
-		return err
-	}
+	settings := p.settings()
 	settings.Sinks = []nodeagent.Sink{sink}
 	p.agent = nodeagent.New(settings)
 	return p.run(ctx)
@@ -79,18 +76,17 @@ func (p *process) run(ctx context.Context) error {
 	return err
 }
 
-func (p *process) settings() (nodeagent.Settings, error) {
+func (p *process) settings() nodeagent.Settings {
 	cfg, kept := p.cfg, state{p.cfg.stateDir}
-	address, err := kept.address()
-	switch {
-	case cfg.addressGiven:
-		address = cfg.address
-	case err != nil:
-		return nodeagent.Settings{}, err
-	case address == "":
-		address = cfg.address
+	address, wrong := cfg.address, []error(nil)
+	if joined, err := kept.address(); err != nil && !cfg.addressGiven {
+		p.log.Error("where the host joined is not known any more", "err", err, "ca", address)
+		wrong = append(wrong, err)
+	} else if joined != "" && !cfg.addressGiven {
+		address = joined
 	}
 	s := nodeagent.Settings{
+		Wrong: wrong, Held: cfg.dir.Load,
 		Address: address, AddressGiven: cfg.addressGiven, ServerName: cfg.serverName, Fingerprints: cfg.pins,
 		Roots:   func() ([]*x509.Certificate, error) { return readRoots(cfg.rootFile, cfg.root) },
 		Token:   func() (string, error) { return readToken(cfg.tokenFile) },
@@ -98,15 +94,15 @@ func (p *process) settings() (nodeagent.Settings, error) {
 		JoinKey: kept, Joined: kept.saveAddress,
 		Sign: sign, Watch: watch,
 		ID: cfg.spiffeID, TTL: cfg.ttl, KeyType: cfg.kind, Organization: cfg.org, Renewal: nodeagent.DefaultRenewal,
-		Reload: cfg.reload, Beat: p.beat, Every: p.notify.every(time.Minute), Observe: p.observe,
+		Reload: cfg.reload, Owed: kept.owed(), Owes: kept.owes, Beat: p.beat, Every: p.notify.every(time.Minute), Observe: p.observe,
 	}
-	switch held, err := cfg.dir.Load(); {
-	case err == nil:
-		s.Held = &held
-	case !errors.Is(err, fs.ErrNotExist):
+	if _, err := cfg.dir.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		p.log.Error("the certificate files are not usable, and are left as they are until there are new ones", "err", err)
 	}
-	return s, nil
+	if _, err := s.Roots(); err != nil {
+		p.log.Warn("not all roots of the CA are read; those beside the certificate count", "err", err)
+	}
+	return s
 }
 
 // sign asks on a connection of its own: each has the proof of its time.

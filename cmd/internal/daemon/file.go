@@ -1,48 +1,78 @@
 package daemon
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
-	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 )
 
 // ReadFile sets the flags that neither the command line nor the environment
-// gave from a YAML file, whose keys are the flags' names. Lists are joined by
-// commas.
+// gave from a YAML file, whose keys are the flags' names. Values count as they
+// are written, for 0640 is a mode and no number. Lists are joined by commas.
 func (f *Flags) ReadFile(set *pflag.FlagSet, path string) {
-	text, err := os.ReadFile(path)
+	text, err := ReadRegular(path)
 	if err != nil {
 		f.Report(fmt.Errorf("read the configuration file: %w", err))
 		return
 	}
-	var values map[string]any
-	if err := yaml.UnmarshalStrict(text, &values); err != nil {
+	entries, err := entriesOf(text)
+	if err != nil {
 		f.Report(fmt.Errorf("configuration file %s: %w", path, err))
 		return
 	}
-	names := make([]string, 0, len(values))
-	for name := range values {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		f.setFromFile(set, path, name, values[name])
+	seen := map[string]int{}
+	for i := 0; i+1 < len(entries); i += 2 {
+		name, line := entries[i].Value, entries[i].Line
+		if before, ok := seen[name]; ok {
+			f.Report(fmt.Errorf("configuration file %s: line %d: %s stands in line %d already", path, line, name, before))
+			continue
+		}
+		seen[name] = line
+		f.setFromFile(set, fmt.Sprintf("%s, line %d", path, line), name, entries[i+1])
 	}
 }
 
-func (f *Flags) setFromFile(set *pflag.FlagSet, path, name string, value any) {
+// entriesOf are the keys and values, in turns, of the one mapping that a file
+// is.
+func entriesOf(text []byte) ([]*yaml.Node, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var document, another yaml.Node
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if err := decoder.Decode(&another); !errors.Is(err, io.EOF) {
+		return nil, errors.New("holds more than one document")
+	}
+	top := document.Content[0]
+	if top.Kind == yaml.ScalarNode && top.Tag == "!!null" {
+		return nil, nil
+	}
+	if top.Kind != yaml.MappingNode {
+		return nil, errors.New("holds no flags: write lines of NAME: VALUE")
+	}
+	return top.Content, nil
+}
+
+func (f *Flags) setFromFile(set *pflag.FlagSet, place, name string, value *yaml.Node) {
 	flag := set.Lookup(name)
 	text, isText := scalar(value)
 	switch {
 	case flag == nil:
-		f.Report(fmt.Errorf("configuration file %s: there is no flag --%s", path, name))
+		f.Report(fmt.Errorf("configuration file %s: there is no flag --%s", place, name))
 		return
 	case !isText:
-		f.Report(fmt.Errorf("configuration file %s: the value of %s is neither a text, a number, a truth value nor a list of these", path, name))
+		f.Report(fmt.Errorf("configuration file %s: the value of %s is neither a text, a number, a truth value nor a list of these", place, name))
 		return
 	}
 	c, isOurs := flag.Value.(collecting)
@@ -50,29 +80,56 @@ func (f *Flags) setFromFile(set *pflag.FlagSet, path, name string, value any) {
 		return
 	}
 	flag.Changed = true
-	f.SetBy(name, path)
+	f.SetBy(name, place)
+	if alias, ok := c.Value.(warning); ok && alias.target != nil {
+		f.SetBy(alias.target.Name, place)
+	}
 	_ = c.Set(text) // collecting never fails
 }
 
 // scalar is a value of YAML as a flag takes it.
-func scalar(value any) (string, bool) {
-	switch v := value.(type) {
-	case nil:
+func scalar(value *yaml.Node) (string, bool) {
+	switch {
+	case value.Kind == yaml.ScalarNode && value.Tag == "!!null":
 		return "", true
-	case string:
-		return v, true
-	case bool, float64, int64:
-		return fmt.Sprint(v), true
-	case []any:
-		var parts []string
-		for _, item := range v {
-			text, ok := scalar(item)
-			if _, isList := item.([]any); !ok || isList {
-				return "", false
-			}
-			parts = append(parts, text)
-		}
-		return strings.Join(parts, ","), true
+	case value.Kind == yaml.ScalarNode:
+		return value.Value, true
+	case value.Kind != yaml.SequenceNode:
+		return "", false
 	}
-	return "", false
+	var parts []string
+	for _, item := range value.Content {
+		if item.Kind != yaml.ScalarNode {
+			return "", false
+		}
+		parts = append(parts, item.Value)
+	}
+	return strings.Join(parts, ","), true
+}
+
+// longestFile is more than any configuration, token, chain or bundle needs.
+const longestFile = 1 << 20
+
+// ReadRegular reads a regular file whole: not a pipe, which it would wait for,
+// nor a device or a file without end. Its errors are of fs.PathError.
+func ReadRegular(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
+	}
+	text, err := io.ReadAll(io.LimitReader(file, longestFile+1))
+	if err == nil && len(text) > longestFile {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", longestFile)}
+	}
+	return text, err
 }
