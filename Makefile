@@ -11,6 +11,9 @@ TAGS := -tags grpcnotrace
 SECONDS_OF_FUZZING ?= 5s
 ARCH ?= amd64
 IMAGE ?= citadel:latest
+BIN ?= bin
+PREFIX ?= /usr/local
+UNITS := $(DESTDIR)/usr/lib/systemd/system
 
 .PHONY: help
 help: ## list the targets
@@ -26,9 +29,58 @@ run: build controlplane ## show Citadel at work in a local control plane
 	@exec bin/run $(if $(ONCE),-once) $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig '$(KUBECONFIG)') -args '$(ARGS)'
 
 .PHONY: build
-build: ## build bin/citadel and bin/citadelctl
-	@echo "==> building citadel and citadelctl (a first build takes a minute or two)"
-	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+build: ## build bin/citadel, bin/citadelctl and bin/node_agent
+	@echo "==> building citadel, citadelctl and node_agent (a first build takes a minute or two)"
+	@CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+# Units, users and folders go where the packages put theirs, so that one takes the
+# place of the other. What an administrator writes, in /etc, counts before it.
+.PHONY: install
+install: ## put programs, units, users and folders where they belong (DESTDIR=, PREFIX=/usr/local; starts nothing)
+	@test -x $(BIN)/node_agent || $(MAKE) --no-print-directory build
+	@install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/node_agent $(BIN)/citadel $(BIN)/citadelctl
+	@install -D -m 0644 -t $(UNITS) systemd/istio-auth-node-agent.service systemd/citadel.service
+	@sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(UNITS)/istio-auth-node-agent.service $(UNITS)/citadel.service
+	@for name in istio-auth-node-agent citadel; do install -D -m 0644 systemd/$$name.sysusers $(DESTDIR)/usr/lib/sysusers.d/$$name.conf; done
+	@install -D -m 0644 systemd/istio-auth-node-agent.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/istio-auth-node-agent.conf
+	@test -n '$(DESTDIR)' || { systemd-sysusers istio-auth-node-agent.conf citadel.conf && systemd-tmpfiles --create istio-auth-node-agent.conf; }
+	@$(LIVE) systemctl daemon-reload
+	@echo "installed; nothing is enabled: systemctl enable --now istio-auth-node-agent (or citadel)"
+
+.PHONY: uninstall
+uninstall: ## stop and remove what install put there (keys, certificates, state and users stay)
+	@$(LIVE) systemctl --quiet disable --now istio-auth-node-agent.service citadel.service
+	@rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,node_agent citadel citadelctl)
+	@for name in istio-auth-node-agent citadel; do \
+		rm -f $(UNITS)/$$name.service $(DESTDIR)/usr/lib/sysusers.d/$$name.conf $(DESTDIR)/usr/lib/tmpfiles.d/$$name.conf; \
+	done
+	@$(LIVE) systemctl daemon-reload
+
+# LIVE goes before what concerns a systemd that runs, and this machine's.
+LIVE = test -n '$(DESTDIR)' || ! test -d /run/systemd/system ||
+
+# A version that packages can be ordered by: the tag's with the commits since,
+# else the commit's date.
+TAG = $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null)
+PACKAGE_VERSION ?= $(or $(subst -,+,$(patsubst v%,%,$(TAG))),$(shell git log -1 --format=0.0.0+%cd.%h --date=format:%Y%m%d%H%M%S 2>/dev/null),0.0.0)
+FOR_PACKAGES = $(abspath $(BIN))/linux-$(ARCH)
+
+.PHONY: packages
+packages: ## make bin/*.deb and bin/*.rpm, of the agent and of citadel (ARCH=amd64, PACKAGE_VERSION=)
+	@echo "==> packages of version $(PACKAGE_VERSION) (the first time builds nfpm)"
+	@mkdir -p $(FOR_PACKAGES)
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o $(FOR_PACKAGES)/ ./cmd/...
+	@for name in istio-auth-node-agent citadel; do \
+		stage=$(FOR_PACKAGES)/$$name.package && mkdir -p $$stage && \
+		for file in $$name.yaml postinstall preremove postremove; do \
+			sed 's|@name@|'$$name'|g; s|@stage@|'$$stage'|; s|@bin@|$(FOR_PACKAGES)|; s|@arch@|$(ARCH)|; s|@version@|$(PACKAGE_VERSION)|' \
+				systemd/packages/$$file.in >$$stage/$$file || exit 1; \
+		done && \
+		for packager in deb rpm; do \
+			(cd systemd/packages && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) \
+				$(GO) tool nfpm package --config $$stage/$$name.yaml --packager $$packager --target $(abspath $(BIN))/) || exit 1; \
+		done; \
+	done
 
 .PHONY: image
 image: ## make bin/citadel.tar, a container image, and print its digest (IMAGE=name:tag, ARCH=amd64, VERSION=)
@@ -63,6 +115,7 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@$(GO) tool staticcheck ./...
 	@cd integration/controlplane && $(GO) mod tidy -diff && $(GO) vet ./supervisor ./node ./dns # the rest links all of Kubernetes
 	@cd integration/chart && $(GO) mod tidy -diff && $(GO) vet .
+	@cd systemd/packages && $(GO) mod tidy -diff
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for SECONDS_OF_FUZZING (5s)
@@ -87,12 +140,14 @@ generate: ## bring go.mod and generated code up to date (needs Debian's protobuf
 	@$(GO) mod tidy
 	@cd integration/controlplane && $(GO) mod tidy
 	@cd integration/chart && $(GO) mod tidy
+	@cd systemd/packages && $(GO) mod tidy
 
 # What the tests need of a Debian machine beside Go, make and git: a C compiler
 # for the race detector, and the TLS libraries that certificates are verified
 # with; promtool for the rules of alerts.
 PACKAGES := gcc:gcc libc6-dev:/usr/include/stdlib.h openssl:openssl gnutls-bin:certtool prometheus:promtool \
-	containerd:containerd runc:/usr/sbin/runc containernetworking-plugins:/usr/lib/cni/ptp nftables:/usr/sbin/nft iproute2:ip
+	containerd:containerd runc:/usr/sbin/runc containernetworking-plugins:/usr/lib/cni/ptp nftables:/usr/sbin/nft iproute2:ip \
+	systemd:/lib/systemd/systemd rpm:rpm nginx-light:/usr/sbin/nginx curl:curl
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)
