@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"slices"
+)
+
+// pair is one label.
+type pair struct{ key, value string }
+
+// connect finds the endpoints of the services that a change may have touched.
+func (n *namespace) connect(before *namespace, c *change) {
+	touched := n.touched(before, c)
+	byLabel := map[pair][]*workload{}
+	count := 0
+	for _, list := range [][]*service{n.services, n.foreign} {
+		for _, s := range list {
+			if touched(s) {
+				count++
+			}
+		}
+	}
+	if count > 4 { // else reading all workloads is less work than sorting them
+		for _, w := range n.pods {
+			for k, v := range w.labels {
+				byLabel[pair{k, v}] = append(byLabel[pair{k, v}], w)
+			}
+		}
+	}
+	renew := func(old []*service) []*service {
+		next := slices.Clone(old)
+		for i, s := range old {
+			if touched(s) {
+				next[i] = n.connected(s, byLabel)
+			}
+		}
+		return next
+	}
+	if count > 0 {
+		n.services, n.foreign = renew(n.services), renew(n.foreign)
+	}
+	if len(c.services) > 0 {
+		n.annotated = 0
+		for _, s := range n.services {
+			if s.annotated() {
+				n.annotated++
+			}
+		}
+	}
+}
+
+// touched returns a test: whether the endpoints of a service, or what holds for
+// them, may be others than before.
+func (n *namespace) touched(before *namespace, c *change) func(*service) bool {
+	changed := map[Ref]bool{}
+	for _, d := range append(slices.Clip(c.services), c.foreign...) {
+		changed[d.ref] = true
+	}
+	gone, come := differ(before.pods, n.pods, c.pods)
+	workloads := append(gone, come...)
+	goneP, comeP := differ(before.peers, n.peers, c.peers)
+	peers := slices.DeleteFunc(append(goneP, comeP...), func(p *peerPolicy) bool { return len(p.selector()) == 0 })
+	return func(s *service) bool {
+		return changed[s.ref] ||
+			len(s.selector) > 0 && slices.ContainsFunc(workloads, func(w *workload) bool { return selects(s.selector, w.labels) }) ||
+			len(peers) > 0 && slices.ContainsFunc(s.endpoints, func(w *workload) bool {
+				return slices.ContainsFunc(peers, func(p *peerPolicy) bool { return selects(p.selector(), w.labels) })
+			})
+	}
+}
+
+// connected returns a service with its endpoints, and these in classes. byLabel
+// is empty when nobody has made it.
+func (n *namespace) connected(s *service, byLabel map[pair][]*workload) *service {
+	next := *s
+	next.endpoints, next.classes = slices.Clone(s.inline), nil
+	if len(s.selector) > 0 {
+		for _, w := range n.candidates(s.selector, byLabel) {
+			if selects(s.selector, w.labels) {
+				next.endpoints = append(next.endpoints, w)
+			}
+		}
+	}
+	next.labelled = len(next.endpoints) > 0
+	for _, w := range next.endpoints {
+		next.labelled = next.labelled && w.labelled
+		c := n.classOf(&next, w)
+		if !slices.ContainsFunc(next.classes, c.same) {
+			next.classes = append(next.classes, c)
+		}
+	}
+	return &next
+}
+
+// candidates are the workloads with the rarest label of a selector.
+func (n *namespace) candidates(selector map[string]string, byLabel map[pair][]*workload) []*workload {
+	best := n.pods
+	if len(byLabel) == 0 {
+		return best
+	}
+	for k, v := range selector {
+		if list := byLabel[pair{k, v}]; len(list) < len(best) {
+			best = list
+		}
+	}
+	return best
+}
+
+func (n *namespace) classOf(s *service, w *workload) class {
+	c := class{sidecar: w.sidecar, labelled: w.labelled, peer: n.peerOf(w), example: w, ports: make([]int32, len(s.ports))}
+	for i := range s.ports {
+		c.ports[i] = w.portOf(&s.ports[i])
+	}
+	return c
+}
+
+func (c class) same(other class) bool {
+	return c.sidecar == other.sidecar && c.labelled == other.labelled && c.peer == other.peer && slices.Equal(c.ports, other.ports)
+}
+
+// peerOf is the one PeerAuthentication that chooses a workload: the oldest.
+func (n *namespace) peerOf(w *workload) *peerPolicy {
+	for _, p := range n.selecting {
+		if selects(p.selector(), w.labels) {
+			return p
+		}
+	}
+	return nil
+}

@@ -1,0 +1,250 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The sizes that are read, in bytes.
+const (
+	MaxInput  = 16 << 20 // a whole file
+	MaxObject = 1 << 20  // one object, aliases expanded
+)
+
+// decodable is a kind that Decode knows.
+type decodable struct {
+	kind     string
+	versions []string
+	cluster  bool // without a namespace
+	make     func() Object
+}
+
+// kinds is what Decode knows.
+var kinds = []decodable{
+	{"Namespace", []string{"v1"}, true, func() Object { return new(Namespace) }},
+	{"Service", []string{"v1"}, false, func() Object { return new(Service) }},
+	{"Pod", []string{"v1"}, false, func() Object { return new(Pod) }},
+	{"ServiceEntry", networking, false, func() Object { return new(ServiceEntry) }},
+	{"WorkloadEntry", networking, false, func() Object { return new(WorkloadEntry) }},
+	{"DestinationRule", networking, false, func() Object { return new(DestinationRule) }},
+	{"EgressRule", []string{"config.istio.io/v1alpha2"}, false, func() Object { return new(EgressRule) }},
+	{"MeshPolicy", []string{"authentication.istio.io/v1alpha1"}, true, func() Object { return new(MeshPolicy) }},
+	{"Policy", []string{"authentication.istio.io/v1alpha1"}, false, func() Object { return new(Policy) }},
+	{"PeerAuthentication", []string{"security.istio.io/v1beta1", "security.istio.io/v1"}, false, func() Object { return new(PeerAuthentication) }},
+}
+
+var networking = []string{"networking.istio.io/v1alpha3", "networking.istio.io/v1beta1", "networking.istio.io/v1"}
+
+// parsed is an object with the lines on which its fields stood.
+type parsed struct {
+	Object
+	lines map[string]int
+}
+
+// Decode reads the objects of a YAML or JSON text: documents, and Lists in them.
+// file is only said in errors. Objects that are right are returned even when
+// others are not; each error is a Problem, joined. Unknown fields, words and
+// kinds, names that are no DNS names and hosts with a wildcard in the wrong place
+// are errors, and what is larger than MaxInput and MaxObject.
+func Decode(file string, text []byte) ([]Object, error) {
+	all, problems := decode(file, text)
+	var objects []Object
+	for _, p := range all {
+		objects = append(objects, p.Object)
+	}
+	return objects, join(problems)
+}
+
+// DecodeMeshConfig reads what stands under the key mesh of the ConfigMap istio.
+// Its errors are those of Decode. An empty text is an empty configuration.
+func DecodeMeshConfig(file string, text []byte) (*MeshConfig, error) {
+	s := newStrict(file)
+	mesh := new(MeshConfig)
+	documents, err := documents(file, text)
+	if err != nil {
+		return nil, err
+	}
+	if len(documents) > 1 {
+		s.fail(documents[1], "", "a second document")
+	}
+	if len(documents) > 0 {
+		mesh = s.meshConfig(documents[0])
+	}
+	if err := join(s.problems); err != nil {
+		return nil, err
+	}
+	return mesh, nil
+}
+
+func (s *strict) meshConfig(n *yaml.Node) *MeshConfig {
+	mesh := new(MeshConfig)
+	s.object, s.lines = KindMeshConfig.String(), map[string]int{"": n.Line}
+	if s.small(n) {
+		s.into(n, "", reflect.ValueOf(mesh).Elem())
+	}
+	return mesh
+}
+
+// documents splits a text.
+func documents(file string, text []byte) ([]*yaml.Node, error) {
+	if len(text) > MaxInput {
+		return nil, Problem{File: file, Message: fmt.Sprintf("is larger than %d bytes", MaxInput)}
+	}
+	var all []*yaml.Node
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var n yaml.Node
+		err := d.Decode(&n)
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, Problem{File: file, Message: err.Error()}
+		}
+		if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+			all = append(all, n.Content[0])
+		}
+	}
+}
+
+func decode(file string, text []byte) ([]parsed, []Problem) {
+	all, err := documents(file, text)
+	if err != nil {
+		problem := Problem{File: file, Message: err.Error()}
+		errors.As(err, &problem)
+		return nil, []Problem{problem}
+	}
+	s := newStrict(file)
+	var objects []parsed
+	for _, n := range all {
+		objects = append(objects, s.objects(n)...)
+	}
+	return objects, s.problems
+}
+
+// head is what tells one object from another.
+type head struct {
+	APIVersion, Kind string
+	Meta             struct{ Name, Namespace string }
+}
+
+// headOf reads without complaining.
+func (s *strict) headOf(n *yaml.Node) (h head) {
+	get := func(n *yaml.Node, name string) *yaml.Node {
+		for i := 0; n != nil && n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == name {
+				value, _ := s.follow(n.Content[i+1], "")
+				return value
+			}
+		}
+		return &yaml.Node{}
+	}
+	meta := get(n, "metadata")
+	h.APIVersion, h.Kind = get(n, "apiVersion").Value, get(n, "kind").Value
+	h.Meta.Name, h.Meta.Namespace = get(meta, "name").Value, get(meta, "namespace").Value
+	return h
+}
+
+// objects reads one document, which may be a list.
+func (s *strict) objects(n *yaml.Node) (all []parsed) {
+	n, some := s.follow(n, "")
+	if !some {
+		return nil
+	}
+	h := s.headOf(n)
+	if h.Kind == "List" && h.APIVersion == "v1" {
+		s.object = "List"
+		s.pairs(n, "", func(key, value *yaml.Node) {
+			if value, some := s.follow(value, "items"); key.Value == "items" && some && s.is(value, "items", yaml.SequenceNode) {
+				for _, item := range value.Content {
+					all = append(all, s.objects(item)...)
+				}
+			}
+		})
+		return all
+	}
+	if one, ok := s.one(n, h); ok {
+		all = append(all, one)
+	}
+	return all
+}
+
+// one reads an object that is no list.
+func (s *strict) one(n *yaml.Node, h head) (parsed, bool) {
+	s.object = Ref{Namespace: h.Meta.Namespace, Name: h.Meta.Name}.String()
+	s.object = h.Kind + s.object
+	i := slices.IndexFunc(kinds, func(k decodable) bool {
+		return k.kind == h.Kind && slices.Contains(k.versions, h.APIVersion)
+	})
+	if i < 0 {
+		s.fail(n, "", "kind %q of apiVersion %q is none that decides about mTLS", h.Kind, h.APIVersion)
+		return parsed{}, false
+	}
+	before := len(s.problems)
+	object := kinds[i].make()
+	s.lines = map[string]int{"": n.Line}
+	if !s.small(n) {
+		return parsed{}, false
+	}
+	s.into(n, "", reflect.ValueOf(object).Elem())
+	switch meta := object.meta(); {
+	case kinds[i].cluster && meta.Namespace != "":
+		s.fail(n, "metadata.namespace", "a %s has no namespace", h.Kind)
+	case !kinds[i].cluster && meta.Namespace == "":
+		meta.Namespace = "default"
+	}
+	for _, p := range broken(object) {
+		s.problems = append(s.problems, s.locate(p))
+	}
+	return parsed{object, s.lines}, len(s.problems) == before
+}
+
+// locate adds what the decoder knows to a problem of the object at hand.
+func (s *strict) locate(p Problem) Problem {
+	p.File, p.Object = s.file, s.object
+	p.Line = lineOf(s.lines, p.Field)
+	return p
+}
+
+// lineOf is the line of a field, or of the nearest part above it.
+func lineOf(lines map[string]int, field string) int {
+	for {
+		if line, known := lines[field]; known || field == "" {
+			return line
+		}
+		i := len(field) - 1
+		for i > 0 && field[i] != '.' && field[i] != '[' {
+			i--
+		}
+		field = field[:max(i, 0)]
+	}
+}
+
+// small tells whether an object is within MaxObject, aliases expanded.
+func (s *strict) small(n *yaml.Node) bool {
+	left := MaxObject
+	if measure(n, &left, 0); left < 0 {
+		s.fail(n, "", "is larger than %d bytes", MaxObject)
+	}
+	return left >= 0
+}
+
+func measure(n *yaml.Node, left *int, depth int) {
+	if *left -= len(n.Value) + 1; depth > 1000 {
+		*left = -1
+	}
+	if n.Kind == yaml.AliasNode && n.Alias != nil {
+		measure(n.Alias, left, depth+1)
+	}
+	for _, inner := range n.Content {
+		if *left < 0 {
+			return
+		}
+		measure(inner, left, depth+1)
+	}
+}
