@@ -72,21 +72,24 @@ func retryIn(failures int, asked time.Duration) time.Duration {
 	return max(wait, min(asked, lastRetry))
 }
 
+// notUsed is the next step where a CA that is ours is out of order.
+const notUsed = ": it is not used; look into the CA's log, and compare --ca-address"
+
 // check judges the CA's whole answer before anything is touched: our key, our
 // identity, a chain that verifies to the roots that came with it from the
 // server that was verified, and times that make sense here and now.
 func check(now time.Time, issued caclient.Issued, key crypto.Signer, want spiffeid.ID) (certdir.Set, error) {
 	if len(issued.Chain) == 0 || len(issued.Roots) == 0 {
-		return certdir.Set{}, errors.New("the CA's answer has no certificate or no roots")
+		return certdir.Set{}, errors.New("the CA's answer has no certificate or no roots" + notUsed)
 	}
 	leaf := issued.Chain[0]
 	if !trust.SamePublicKey(leaf.PublicKey, key.Public()) {
-		return certdir.Set{}, errors.New("the CA answered with a certificate for another key")
+		return certdir.Set{}, errors.New("the CA answered with a certificate for another key" + notUsed)
 	}
 	id, err := x509svid.IDFromCert(leaf)
 	switch {
 	case err != nil:
-		return certdir.Set{}, fmt.Errorf("the CA answered with a certificate that names no workload: %w", err)
+		return certdir.Set{}, fmt.Errorf("the CA answered with a certificate that names no workload: %w%s", err, notUsed)
 	case !want.IsZero() && id != want:
 		return certdir.Set{}, fmt.Errorf("the CA answered with the certificate of %s, and this host is %s: compare --spiffe-id; to change who it is, move its old files away first", id, want)
 	case now.Before(leaf.NotBefore):
@@ -96,12 +99,12 @@ func check(now time.Time, issued caclient.Issued, key crypto.Signer, want spiffe
 		return certdir.Set{}, fmt.Errorf("the CA's certificate expired at %s, and %s %s: compare it",
 			leaf.NotAfter.UTC().Format(time.RFC3339), caclient.CompareClock, now.UTC().Format(time.RFC3339))
 	case !trust.ServesBothSides(leaf):
-		return certdir.Set{}, errors.New("the CA answered with a certificate that is not for servers and clients alike")
+		return certdir.Set{}, errors.New("the CA answered with a certificate that is not for servers and clients alike" + notUsed)
 	}
 	set := certdir.Set{SVID: &x509svid.SVID{ID: id, Certificates: issued.Chain, PrivateKey: key},
 		Roots: x509bundle.FromX509Authorities(id.TrustDomain(), issued.Roots)}
 	if err := verifies(now, set.SVID, set.Roots); err != nil {
-		return certdir.Set{}, fmt.Errorf("the CA's certificate does not verify to the roots that came with it: %w", err)
+		return certdir.Set{}, fmt.Errorf("the CA's certificate does not verify to the roots that came with it: %w%s", err, notUsed)
 	}
 	return set, nil
 }

@@ -156,13 +156,17 @@ func explain(failed []error) error {
 		}
 	}
 	switch {
-	case f.cause == nil || strings.Contains(f.text, caclient.CompareClock):
+	case f.cause == nil || strings.Contains(f.text, caclient.CompareClock) || strings.Contains(f.text, "citadelctl token create"): // it says what to do
 	case f.cause.Kind == caclient.NotProven:
 		f.text += ": bring a fresh join token (citadelctl token create)"
 	case f.cause.Kind == caclient.NotTheCA:
 		f.text += ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"
 	case f.cause.Kind == caclient.Unreachable && f.cause.Ref == "": // nobody answered
 		f.text += ": is that the CA's address (--ca-address), and does it run and let this host through? It is asked again"
+	case strings.HasPrefix(f.cause.Reason, "TTL_ERROR"):
+		f.text += ": lower --workload-cert-ttl"
+	case strings.HasPrefix(f.cause.Reason, "CSR_ERROR"):
+		f.text += ": compare --spiffe-id and --key-type with what the CA allows"
 	case f.cause.Kind == caclient.Broken:
 		f.text += ": compare --ca-address and the CA's version"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,10 +95,19 @@ func (w *watched) Clone() credentials.TransportCredentials {
 	return &watched{w.TransportCredentials.Clone(), w.last}
 }
 
+// plain is gRPC's text without the words around what happened.
+func plain(text string) string {
+	inner, ok := strings.CutPrefix(text, `connection error: desc = "transport: `)
+	if !ok {
+		return text
+	}
+	return strings.TrimPrefix(strings.TrimSuffix(inner, `"`), "Error while dialing: ")
+}
+
 // errorOf sorts an error of a call.
 func (c *Client) errorOf(err error) error {
 	st := status.Convert(err)
-	e := &Error{Reason: st.Message()}
+	e := &Error{Reason: plain(st.Message())}
 	for _, detail := range st.Details() {
 		switch d := detail.(type) {
 		case *errdetails.ErrorInfo:

@@ -266,7 +266,11 @@ func (t *tree) load() (Set, error) {
 	case missing != nil:
 		return Set{}, fmt.Errorf("the set is not complete: %s is missing: copy all three files again, or join anew", strings.Join(missing, " and "))
 	}
-	return parse(shown.texts, names)
+	set, err := parse(shown.texts, names)
+	if err != nil {
+		return Set{}, fmt.Errorf("%w: copy all three files again, or join anew", err)
+	}
+	return set, nil
 }
 
 // Sink is a Dir held by this process: no other Sink of the same key exists
