@@ -161,6 +161,14 @@ func (e *Expected) Compare(d Decision) (failures []string) {
 			failures = append(failures, fmt.Sprintf("%s: expected %s, got %s", x.what, x.want, x.got))
 		}
 	}
+	if len(e.Warnings) > 0 {
+		given := d.Explain().Warnings
+		for _, code := range e.Warnings {
+			if !slices.ContainsFunc(given, func(w Warning) bool { return w.Code == code }) {
+				failures = append(failures, fmt.Sprintf("warnings: expected %s, got %v", code, given))
+			}
+		}
+	}
 	return failures
 }
 
