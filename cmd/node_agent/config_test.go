@@ -199,15 +199,16 @@ func TestContradictions(t *testing.T) {
 		"all at once": {map[string]string{"CITADEL_ADDRESS": "x", "NODE_AGENT_KEY_TYPE": "dsa"}, []string{"--config=" + file, "--platform=k8s"}, []string{
 			`--ca-address (set by CITADEL_ADDRESS): "x" is not of the form`, "--key-type (set by NODE_AGENT_KEY_TYPE): ", "--platform: ", "--log-level (set by " + file + ", line 2): "}},
 	} {
-		_, err := configure(t, c.env, c.args...)
-		if err == nil || strings.Count(err.Error(), "\n") != len(c.want)-1 {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		for _, want := range c.want {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %q is missing in: %v", name, want, err)
+		t.Run(name, func(t *testing.T) {
+			_, err := configure(t, c.env, c.args...)
+			if err == nil || strings.Count(err.Error(), "\n") != len(c.want)-1 {
+				t.Fatal(err)
 			}
-		}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is missing in: %v", want, err)
+				}
+			}
+		})
 	}
 }

@@ -88,7 +88,7 @@ func (n *notifier) say(text string) {
 func summary(s nodeagent.Status, now time.Time) string {
 	text := "no certificate yet"
 	if !s.NotAfter.IsZero() {
-		text = fmt.Sprintf("%s, %s left, renewal at %s", s.Identity, left(s, now), s.RenewAt.UTC().Format(time.RFC3339))
+		text = fmt.Sprintf("%s, %s, renewal at %s", s.Identity, left(s, now), s.RenewAt.UTC().Format(time.RFC3339))
 	}
 	if s.LastError != "" {
 		text += fmt.Sprintf("; failed %d times, next try at %s: %s", s.Failures, s.NextTry.UTC().Format(time.RFC3339), s.LastError)

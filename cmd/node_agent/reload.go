@@ -42,7 +42,7 @@ func (c *config) checkReload() {
 		if !ok || file == "" || signal == 0 {
 			c.flags.Problem("reload-signal", "%q is not of the form PIDFILE:SIGNAL, as /run/nginx.pid:HUP", c.reloadSignal)
 		}
-		c.reload = func(context.Context) error { return sendTo(file, signal) }
+		c.reload = func(context.Context) error { return sendTo(file, signal, readPID) }
 	}
 	if given > 1 {
 		c.flags.Problem("reload-command", "--reload-signal and --reload-unit are ways to do one thing: give one of them")
@@ -96,7 +96,7 @@ func (b *beginning) Write(p []byte) (int, error) {
 // sendTo signals the process of a PID file. The process is held before the file
 // is read again: one that has ended meanwhile, and whose number somebody else
 // has, is not hit.
-func sendTo(file string, signal syscall.Signal) error {
+func sendTo(file string, signal syscall.Signal, readPID func(string) (int, error)) error {
 	for range 3 {
 		pid, err := readPID(file)
 		if err != nil {

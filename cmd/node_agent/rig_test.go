@@ -88,3 +88,7 @@ func madeAt(t *testing.T, root *catest.Issuer, now time.Time) certdir.Set {
 	return certdir.Set{SVID: &x509svid.SVID{ID: web, Certificates: leaf.Chain(), PrivateKey: leaf.Key},
 		Roots: x509bundle.FromX509Authorities(web.TrustDomain(), []*x509.Certificate{root.Root().Cert})}
 }
+
+func setOf(set certdir.Set, err error) func() (certdir.Set, error) {
+	return func() (certdir.Set, error) { return set, err }
+}

@@ -145,19 +145,21 @@ func (p *process) observe(e nodeagent.Event) {
 		if !e.Status.Valid(now) {
 			level = slog.LevelError
 		}
-		p.log.Log(context.Background(), level, e.What, append(attrs, "err", e.Err, "left", left(e.Status, now), "nextTry", e.Status.NextTry.UTC())...)
+		p.log.Log(context.Background(), level, e.What, append(attrs, "err", e.Err, "certificate", left(e.Status, now), "nextTry", e.Status.NextTry.UTC())...)
 	}
 }
 
-// left says what remains of the certificate.
+// left says what remains of the certificate, to be read after its name.
 func left(s nodeagent.Status, now time.Time) string {
 	switch {
 	case s.NotAfter.IsZero():
-		return "no certificate"
-	case !s.Valid(now):
-		return "none: expired " + now.Sub(s.NotAfter).Round(time.Second).String() + " ago"
+		return "none"
+	case now.Before(s.NotBefore):
+		return "not valid before " + s.NotBefore.UTC().Format(time.RFC3339)
+	case now.After(s.NotAfter):
+		return "expired " + now.Sub(s.NotAfter).Round(time.Second).String() + " ago"
 	}
-	return s.NotAfter.Sub(now).Round(time.Second).String()
+	return s.NotAfter.Sub(now).Round(time.Second).String() + " left"
 }
 
 // alive is for those who have no watchdog.
