@@ -3,7 +3,6 @@ package caserver
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"time"
 
@@ -18,54 +17,47 @@ import (
 // verified if it is given, against the roots of now at each handshake; there is
 // no session to resume, so that none outlives a change of roots. One that does
 // not verify proves nothing, and each call is told why: an alert could not say.
-type handshaker struct{ server *Server }
+type handshaker struct {
+	credentials.TransportCredentials
+	server *Server
+}
 
-// proven is what a handshake leaves with its connection.
+func newHandshaker(s *Server) *handshaker {
+	return &handshaker{server: s, TransportCredentials: credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: s.set.Certificate, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true})}
+}
+
+// proven is what a handshake leaves with its connection. It is all that is
+// kept: there are many connections.
 type proven struct {
-	credentials.TLSInfo
 	client    *authn.Client // nil without a client certificate that verified
 	clientErr error         // why it did not
 }
 
+// AuthType is of credentials.AuthInfo.
+func (proven) AuthType() string { return "tls" }
+
 // ServerHandshake is of credentials.TransportCredentials.
 func (h *handshaker) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var p proven
-	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS12, GetCertificate: h.server.set.Certificate, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			if len(state.PeerCertificates) > 0 {
-				p.client, p.clientErr = authn.VerifyClient(time.Now(), h.server.bundle(), state.PeerCertificates, h.server.set.RenewExpiredFor)
-			}
-			return nil
-		},
-	}
-	conn, info, err := credentials.NewTLS(cfg).ServerHandshake(raw)
+	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err
 	}
-	p.TLSInfo = info.(credentials.TLSInfo)
+	var p proven
+	if certs := info.(credentials.TLSInfo).State.PeerCertificates; len(certs) > 0 {
+		p.client, p.clientErr = authn.VerifyClient(time.Now(), h.server.bundle(), certs, h.server.set.RenewExpiredFor)
+	}
 	return conn, p, nil
+}
+
+// Clone is of credentials.TransportCredentials.
+func (h *handshaker) Clone() credentials.TransportCredentials {
+	return &handshaker{h.TransportCredentials.Clone(), h.server}
 }
 
 func (s *Server) bundle() *x509bundle.Bundle {
 	return x509bundle.FromX509Authorities(s.set.Authority.TrustDomain(), s.roots.now().certs)
 }
-
-// ClientHandshake is of credentials.TransportCredentials.
-func (h *handshaker) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.New("these credentials are a server's")
-}
-
-// Info is of credentials.TransportCredentials.
-func (h *handshaker) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
-}
-
-// Clone is of credentials.TransportCredentials.
-func (h *handshaker) Clone() credentials.TransportCredentials { return &handshaker{h.server} }
-
-// OverrideServerName is of credentials.TransportCredentials.
-func (h *handshaker) OverrideServerName(string) error { return nil }
 
 // peerOf is what the handshake of a call's connection has proven, and the
 // address at its other end.

@@ -60,7 +60,10 @@ func (s *Server) SetRoots(certs []*x509.Certificate) {
 func (s *Server) WatchRoots(_ *citadelv1.WatchRootsRequest, stream grpc.ServerStreamingServer[citadelv1.WatchRootsResponse]) error {
 	for {
 		state := s.roots.now()
-		if err := stream.Send(state.message); err != nil {
+		sent := make(chan error, 1)
+		// Not on this goroutine: its stack would stay as large as sending makes it.
+		go func() { sent <- stream.Send(state.message) }()
+		if err := <-sent; err != nil {
 			return err
 		}
 		select {

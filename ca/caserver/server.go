@@ -42,9 +42,9 @@ type Settings struct {
 	// Ready is asked before each certificate: its error is why none can be made
 	// now. May be nil.
 	Ready func() error
-	// Unary and Stream intercept each call, for metrics. May be nil.
-	Unary  grpc.UnaryServerInterceptor
-	Stream grpc.StreamServerInterceptor
+	// Unary intercepts each call that is no stream, for metrics. May be nil. A
+	// watch lasts, and the stack of whatever is called on its way with it.
+	Unary grpc.UnaryServerInterceptor
 	// MayImpersonate tells whether a node proxy may ask for a workload's
 	// certificate. Nil: nobody may.
 	MayImpersonate func(ctx context.Context, node authn.Identity, workload spiffeid.ID) error
@@ -86,7 +86,6 @@ const (
 	idlePing         = 2 * time.Minute
 	pingLimit        = 20 * time.Second
 	fastestPing      = 10 * time.Second
-	smallBuffer      = 4 << 10 // per connection, for there are many that are idle
 )
 
 func (l Limits) withDefaults() Limits {
@@ -138,21 +137,21 @@ func New(set Settings) (*Server, error) {
 	s := &Server{set: set, limits: newLimiter(set.Limits), health: health.NewServer()}
 	s.SetRoots(set.Authority.Signer().Roots())
 	options := []grpc.ServerOption{
-		grpc.Creds(&handshaker{server: s}),
+		grpc.Creds(newHandshaker(s)),
 		grpc.ConnectionTimeout(handshakeLimit),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(set.Limits.Streams),
 		grpc.MaxHeaderListSize(maxMessage),
-		grpc.ReadBufferSize(smallBuffer), grpc.WriteBufferSize(smallBuffer),
+		grpc.ReadBufferSize(0), // TLS has a buffer already
+		// Windows that do not grow need no pings to measure the way, and hold the
+		// largest message.
+		grpc.StaticStreamWindowSize(maxMessage), grpc.StaticConnWindowSize(maxMessage),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: idlePing, Timeout: pingLimit, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: ageGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: fastestPing, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.recovered),
 	}
 	if set.Unary != nil {
 		options = append(options, grpc.ChainUnaryInterceptor(set.Unary))
-	}
-	if set.Stream != nil {
-		options = append(options, grpc.ChainStreamInterceptor(set.Stream))
 	}
 	s.grpc = grpc.NewServer(options...)
 	auth.RegisterIstioCertificateServiceServer(s.grpc, s)
