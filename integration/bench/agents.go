@@ -23,9 +23,9 @@ import (
 const (
 	// dialling is how many agents connect at once.
 	dialling = 64
-	// restFor is enough: the two and a half minutes in which the runtime collects
-	// and the server pings change nothing more.
-	restFor = 30 * time.Second
+	// restFor is longer than citadel takes to give memory back, twice: what waits in
+	// pools goes at the second time.
+	restFor = 130 * time.Second
 	// spareFiles are those of either process beside its connections.
 	spareFiles = 500
 )
