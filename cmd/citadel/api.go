@@ -26,8 +26,8 @@ const (
 	// sweepEvery and keepTokens say when join tokens that expired are deleted.
 	sweepEvery = 10 * time.Minute
 	keepTokens = 24 * time.Hour
-	// tidyEvery is how soon memory goes back that a rush of connections took: a
-	// third of what they need to rest.
+	// tidyEvery is how soon memory goes back that a rush of connections took and
+	// needs no longer.
 	tidyEvery = time.Minute
 	// ownAccount is the service account of deploy/.
 	ownAccount = "istio-citadel-service-account"
