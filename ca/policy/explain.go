@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -184,8 +185,8 @@ func (x *explainer) shadowedPolicies() (all []Shadowed) {
 			}
 		}
 	}
-	for _, p := range x.s.meshPolicy {
-		why := x.e.Server.By + " is more specific"
+	for _, name := range slices.Sorted(maps.Keys(x.s.meshPolicy)) {
+		p, why := x.s.meshPolicy[name], x.e.Server.By+" is more specific"
 		if p.Name != "default" {
 			why = "is not called default"
 		} else if !x.s.usable(p) {

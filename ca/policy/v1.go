@@ -72,14 +72,15 @@ func (c *call) selectTLS() selected {
 		return selected{}
 	}
 	policy, owner := c.policy(c.rule)
-	base := selected{by: by(owner.Ref())}
+	top := upper{policy, by(owner.Ref())}
+	base := selected{by: top.by}
 	base.take(policy, c.q.Server.Port)
 	if c.q.Server.Subset == "" {
-		return c.inherit(base, policy)
+		return c.inherit(base, top)
 	}
 	subset, owner := c.subset(c.rule, c.q.Server.Subset)
 	if subset == nil || subset.TrafficPolicy == nil {
-		return c.inherit(base, policy)
+		return c.inherit(base, top)
 	}
 	own := selected{by: by(owner.Ref()), passthrough: base.passthrough}
 	own.by.Subset = subset.Name
@@ -88,10 +89,10 @@ func (c *call) selectTLS() selected {
 	case own.settings != nil:
 		return own
 	case replaced && c.s.generation == V1:
-		return c.inherit(own, policy)
+		return c.inherit(own, top)
 	}
 	base.passthrough = own.passthrough
-	return c.inherit(base, policy)
+	return c.inherit(base, top)
 }
 
 // take reads one traffic policy for one port.
@@ -111,16 +112,22 @@ func (s *selected) take(t *TrafficPolicy, port int32) {
 	}
 }
 
+// upper is a rule's own traffic policy, and whose it is.
+type upper struct {
+	*TrafficPolicy
+	by Origin
+}
+
 // inherit is the quirk of an entry for a port that has no TLS under a policy
 // that has: clients with automatic mTLS take the upper one for mesh TLS and for
 // plain text, and open plain text in place of any other.
-func (c *call) inherit(s selected, upper *TrafficPolicy) selected {
-	if c.s.generation != V1 || !c.s.mesh.auto || s.settings != nil || s.by.Port == 0 || upper == nil || upper.TLS == nil {
+func (c *call) inherit(s selected, top upper) selected {
+	if c.s.generation != V1 || !c.s.mesh.auto || s.settings != nil || s.by.Port == 0 || top.TrafficPolicy == nil || top.TLS == nil {
 		return s
 	}
-	s.tls, s.by.Port, s.by.Subset = TLSDisable, 0, ""
-	if upper.TLS.mode() == TLSIstioMutual {
-		s.tls, s.settings = TLSIstioMutual, upper.TLS
+	s.tls, s.by = TLSDisable, top.by
+	if top.TLS.mode() == TLSIstioMutual {
+		s.tls, s.settings = TLSIstioMutual, top.TLS
 	}
 	return s
 }
