@@ -67,7 +67,7 @@ func (d Decision) Explain() Explanation {
 	if s.asked == Auto {
 		e.Picked = s.whyPicked()
 	}
-	x := explainer{call: call{s: s, q: &d.query, svc: s.find(&d.query)}, d: &d, e: &e}
+	x := explainer{call: call{s: s, q: d.query, svc: s.find(d.query.Server.Host, d.query.Client.Namespace)}, d: &d, e: &e}
 	if x.svc == nil {
 		x.warn("unknown-host", "no Service, ServiceEntry or EgressRule declares %s: nothing is let through", d.query.Server.Host)
 		return e
@@ -118,8 +118,7 @@ func (x *explainer) examples() {
 	}
 	for i := range x.svc.classes {
 		k := &x.svc.classes[i]
-		var one Decision
-		one.answer(&x.call, k)
+		one := x.answer(Decision{}, k)
 		if x.class == nil && one.ServerBy == x.d.ServerBy && one.ClientBy == x.d.ClientBy && one.Verdict == x.d.Verdict {
 			x.class = k
 		}

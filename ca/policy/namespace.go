@@ -118,9 +118,10 @@ func differ[T ofObject](old, next []T, changes []diff) (gone, come []T) {
 
 // byAge sorts the oldest first, then by name, then by namespace; without a time
 // is older than all.
-func byAge[T Object](a, b T) int {
-	x, y := a.meta(), b.meta()
-	return cmp.Or(x.Created.Compare(y.Created), strings.Compare(x.Name, y.Name), strings.Compare(x.Namespace, y.Namespace))
+func byAge[T Object](a, b T) int { return compareAge(a.meta(), b.meta()) }
+
+func compareAge(a, b *Meta) int {
+	return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
 }
 
 // byAgeThenFullName is the order of policies in release 1.4: name.namespace. In

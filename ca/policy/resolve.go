@@ -45,7 +45,7 @@ type Decision struct {
 // strictest server.
 func (s *Snapshot) Resolve(q Query) Decision {
 	d := Decision{snapshot: s, query: q, Symptom: UnknownWhatHolds}
-	c := call{s: s, q: &q, svc: s.find(&q)}
+	c := call{s: s, q: q, svc: s.find(q.Server.Host, q.Client.Namespace)}
 	if c.svc == nil {
 		return d
 	}
@@ -59,17 +59,13 @@ func (s *Snapshot) Resolve(q Query) Decision {
 		if !exists {
 			return d
 		}
-		d.answer(&c, &class)
-		return d
+		return c.answer(d, &class)
 	}
 	if plain := c.svc.plain(); plain != nil || len(c.svc.classes) == 0 {
-		d.answer(&c, plain)
-		return d
+		return c.answer(d, plain)
 	}
 	for i := range c.svc.classes {
-		next := d
-		next.answer(&c, &c.svc.classes[i])
-		if i == 0 || next.worse(&d) {
+		if next := c.answer(d, &c.svc.classes[i]); i == 0 || next.worse(&d) {
 			d = next
 		}
 	}
@@ -79,16 +75,16 @@ func (s *Snapshot) Resolve(q Query) Decision {
 // call is one question while it is answered, with what is looked up but once.
 type call struct {
 	s    *Snapshot
-	q    *Query
+	q    Query
 	svc  *service
 	port int // index of the service's port, -1 when it is not declared
 	rule found
 	tls  selected
 }
 
-// find is the service of a host, as the client sees it.
-func (s *Snapshot) find(q *Query) *service {
-	if name, ok := strings.CutSuffix(q.Server.Host, serviceSuffix); ok {
+// find is the service of a host, as clients of a namespace see it.
+func (s *Snapshot) find(host, client string) *service {
+	if name, ok := strings.CutSuffix(host, serviceSuffix); ok {
 		if i := strings.IndexByte(name, '.'); i > 0 {
 			if ns := s.namespaces[name[i+1:]]; ns != nil {
 				if svc := ns.service(name[:i]); svc != nil {
@@ -98,12 +94,12 @@ func (s *Snapshot) find(q *Query) *service {
 		}
 	}
 	for i := 0; ; i++ {
-		list, more := s.foreign.find(q.Server.Host, i)
+		list, more := s.foreign.find(host, i)
 		if !more {
 			return nil
 		}
 		for _, svc := range list {
-			if svc.namespace == q.Client.Namespace {
+			if svc.namespace == client {
 				return svc
 			}
 		}
@@ -149,12 +145,14 @@ func (c *call) endpoint(name string) (class, bool) {
 	return class{}, false
 }
 
-// answer fills in what holds for endpoints of one class, nil when there are none.
-func (d *Decision) answer(c *call, k *class) {
+// answer fills into d what holds for endpoints of one class, nil when there are
+// none.
+func (c *call) answer(d Decision, k *class) Decision {
 	d.Server, d.ServerBy = c.server(k)
 	d.Client, d.ClientBy = c.client(k)
 	d.Verdict = verdict(d.Server, d.Client)
-	d.Symptom = c.symptom(d, k)
+	d.Symptom = c.symptom(&d, k)
+	return d
 }
 
 func (d *Decision) worse(than *Decision) bool {

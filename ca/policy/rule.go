@@ -215,7 +215,7 @@ func (c *call) adds(f found, r *rule) bool {
 	if c.s.generation == V1Alpha1 {
 		return true
 	}
-	after := r.selector() == nil && f.head.selector() != nil || sameClients(f.head, r) && byAge(f.head, r) < 0
+	after := r.selector() == nil && f.head.selector() != nil || sameClients(f.head, r) && compareAge(&f.head.Meta, &r.Meta) < 0
 	return after && mergeable(f.head, r)
 }
 
