@@ -94,6 +94,7 @@ type Agent struct {
 	renew   chan struct{}
 	told    chan caclient.Roots
 	watched atomic.Pointer[caclient.Config]
+	rewatch chan struct{} // watched is another CA's now, or trusts other roots
 
 	// What follows is the loop's own.
 	held       *certdir.Set
@@ -112,7 +113,7 @@ func New(set Settings) *Agent {
 	if set.Every == 0 {
 		set.Every = time.Minute
 	}
-	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), owed: set.Owed && set.Reload != nil}
+	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), rewatch: make(chan struct{}, 1), owed: set.Owed && set.Reload != nil}
 	_ = a.load() // told when the CA is asked
 	a.tell()
 	return a

@@ -46,7 +46,7 @@ func (a *Agent) watch(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		cfg, ok := a.watchable()
 		if ok {
-			err := a.set.Watch(ctx, cfg, func(roots caclient.Roots) {
+			err := a.watchOnce(ctx, cfg, func(roots caclient.Roots) {
 				failures = 0
 				select {
 				case a.told <- roots:
@@ -65,8 +65,33 @@ func (a *Agent) watch(ctx context.Context) {
 	}
 }
 
+// watchOnce watches until the connection ends, or what it was trusted by no
+// longer counts: who has the key of a root that was removed must not go on
+// telling of roots.
+func (a *Agent) watchOnce(ctx context.Context, cfg caclient.Config, told func(caclient.Roots)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-a.rewatch:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	return a.set.Watch(ctx, cfg, told)
+}
+
 // watchable is how to reach the CA without proof; roots are public.
 func (a *Agent) watchable() (caclient.Config, bool) {
+	select {
+	case <-a.rewatch: // it is only beginning
+	default:
+	}
 	set := a.watched.Load()
 	if set == nil {
 		return caclient.Config{}, false

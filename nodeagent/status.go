@@ -8,6 +8,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"citadel/ca/caclient"
+	"citadel/ca/trust"
 )
 
 // Event is something that happened.
@@ -68,7 +69,13 @@ func (a *Agent) tell() {
 		s.ID = a.held.SVID.ID
 		s.Serial, s.NotBefore, s.NotAfter = leaf.SerialNumber.Text(16), leaf.NotBefore, leaf.NotAfter
 		s.Roots, s.RenewAt = len(a.held.Roots.X509Authorities()), a.dueAt(now)
-		a.watched.Store(&caclient.Config{Address: a.set.Address, ServerName: a.set.ServerName, Roots: a.held.Roots.X509Authorities()})
+		cfg := &caclient.Config{Address: a.set.Address, ServerName: a.set.ServerName, Roots: a.held.Roots.X509Authorities()}
+		if old := a.watched.Swap(cfg); old != nil && (old.Address != cfg.Address || !trust.SameRoots(old.Roots, cfg.Roots)) {
+			select {
+			case a.rewatch <- struct{}{}:
+			default:
+			}
+		}
 	}
 	s.Identity = s.ID.String()
 	a.status.Store(&s)

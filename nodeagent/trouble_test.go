@@ -348,3 +348,51 @@ func TestOneLine(t *testing.T) {
 		}
 	})
 }
+
+// TestWatchTrustsTheRootsOfNow: a connection that was made by a root that has
+// been removed is given up (specifications 9.2).
+func TestWatchTrustsTheRootsOfNow(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.holds(time.Minute)
+		next := catest.Root(t, time.Now(), catest.Spec{Name: "next"})
+		var trusted []int
+		watch := r.set.Watch
+		r.set.Watch = func(ctx context.Context, cfg caclient.Config, told func(caclient.Roots)) error {
+			r.mu.Lock()
+			trusted = append(trusted, len(cfg.Roots))
+			r.mu.Unlock()
+			return watch(ctx, cfg, told)
+		}
+		r.run()
+		r.pass(time.Hour / 4)
+		r.told(caclient.Roots{Certificates: []*x509.Certificate{r.root.Cert, next.Cert}})
+		r.pass(time.Minute)
+		r.told(caclient.Roots{Certificates: []*x509.Certificate{r.root.Cert}})
+		r.pass(time.Minute)
+		r.told(caclient.Roots{Certificates: []*x509.Certificate{r.root.Cert}})
+		r.pass(time.Minute)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !slices.Equal(trusted, []int{1, 2, 1}) {
+			t.Errorf("it watched by %v roots", trusted)
+		}
+	})
+}
+
+// TestStoppedWhileAsking: that a question was cut off is no failure to tell of.
+func TestStoppedWhileAsking(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.holds(40 * time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r.set.Sign = func(ctx context.Context, _ caclient.Config, _ []byte, _ time.Duration) (caclient.Issued, error) {
+			<-ctx.Done()
+			return caclient.Issued{}, &caclient.Error{Kind: caclient.Unreachable, Reason: "canceled"}
+		}
+		a := New(r.set)
+		a.Run(ctx)
+		if s := a.Status(); s.Failures != 0 || s.LastError != "" || len(r.events) != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -178,6 +178,31 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestReadRoots: what one file holds counts, whatever is wrong with the other.
+func TestReadRoots(t *testing.T) {
+	one := written(t, string(catest.Root(t, time.Now(), catest.Spec{Name: "one"}).PEM()))
+	two := written(t, string(catest.Root(t, time.Now(), catest.Spec{Name: "two"}).PEM()))
+	for name, c := range map[string]struct {
+		caRoot, rootCert string
+		n                int
+		want             string
+	}{
+		"both":                  {one, two, 2, ""},
+		"the first alone":       {one, "/nowhere", 1, ""},
+		"the second alone":      {"", two, 1, ""},
+		"the first is missing":  {"/nowhere", two, 1, "--ca-root: open /nowhere: no such file"},
+		"the first is none":     {written(t, "x"), two, 1, "--ca-root: "},
+		"the second is none":    {one, written(t, "x"), 1, "--root-cert: "},
+		"neither is what it is": {written(t, "x"), written(t, "x"), 0, "--ca-root: "},
+		"nothing":               {"", "/nowhere", 0, ""},
+	} {
+		roots, err := readRoots(c.caRoot, c.rootCert)
+		if len(roots) != c.n || (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s: %d roots, %v", name, len(roots), err)
+		}
+	}
+}
+
 func FuzzStateFiles(f *testing.F) {
 	f.Add([]byte(`{"address":"ca:8060"}`))
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\n"))
