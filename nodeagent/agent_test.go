@@ -372,19 +372,6 @@ func TestCertificateOfNoRootAnyMore(t *testing.T) {
 	})
 }
 
-// TestClockThatJumps: times are the wall's, looked at each minute (D-10). Sleep
-// is a jump ahead; a clock set back must not make it wait for what has been.
-func TestClockThatJumps(t *testing.T) {
-	a := &Agent{set: Settings{Renewal: DefaultRenewal}}
-	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	a.retryAt = now.Add(4 * time.Minute)
-	for ahead, want := range map[time.Duration]time.Duration{0: 4 * time.Minute, time.Hour: 0, -time.Hour: 0} {
-		if wait := a.nextAsk(now.Add(ahead)).Sub(now.Add(ahead)); wait != want {
-			t.Errorf("the clock went ahead by %s: it waits %s, want %s", ahead, wait, want)
-		}
-	}
-}
-
 func TestDueAt(t *testing.T) {
 	begin := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	leaf := catest.Root(t, begin, catest.Spec{Name: "root"}).Leaf(t, begin, web).Cert // of an hour

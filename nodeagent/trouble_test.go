@@ -286,31 +286,6 @@ func TestStorms(t *testing.T) {
 	})
 }
 
-// TestClockOfAnotherYear: set back, it must not put off what was to be tried
-// again, and a certificate of the future is asked about at once, for the CA's
-// answer says what is wrong. The files stay.
-func TestClockOfAnotherYear(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
-		r.holds(-365 * 24 * time.Hour)
-		r.breaks(func(caclient.Config) error {
-			return &caclient.Error{Kind: caclient.NotTheCA, Reason: "x: " + caclient.CompareClock + " 2000, compare it"}
-		})
-		r.run()
-		if s := r.agent.Status(); s.Valid(time.Now()) || s.LastError != "certificate: x: this host's clock says 2000, compare it" {
-			t.Errorf("%+v", s)
-		}
-		r.pass(time.Hour)
-		if asked, installed := r.count(); installed != 0 || asked > 40 {
-			t.Errorf("asked %d times, installed %d", asked, installed)
-		}
-	})
-	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	a := &Agent{owed: true, owedAt: now.Add(time.Minute)}
-	if a.nextReload(now) != now.Add(time.Minute) || a.nextReload(now.Add(-time.Hour)) != now.Add(-time.Hour) {
-		t.Error("a reload waits for what has been")
-	}
-}
-
 // TestBeatsWhileTheCAHangs: each rung takes all of its time, and a watchdog
 // hears of the loop between.
 func TestBeatsWhileTheCAHangs(t *testing.T) {
