@@ -1,11 +1,33 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 )
 
 // pair is one label.
 type pair struct{ key, value string }
+
+// pairs is a selector, sorted; nil chooses whatever there is.
+type pairs []pair
+
+func newPairs(labels map[string]string) (all pairs) {
+	for k, v := range labels {
+		all = append(all, pair{k, v})
+	}
+	slices.SortFunc(all, func(a, b pair) int { return cmp.Compare(a.key, b.key) })
+	return all
+}
+
+// in tells whether all pairs are among labels.
+func (p pairs) in(labels map[string]string) bool {
+	for i := range p {
+		if got, has := labels[p[i].key]; !has || got != p[i].value {
+			return false
+		}
+	}
+	return true
+}
 
 // connect finds the endpoints of the services that a change may have touched.
 func (n *namespace) connect(before *namespace, c *change) {
@@ -19,7 +41,8 @@ func (n *namespace) connect(before *namespace, c *change) {
 			}
 		}
 	}
-	if count > 4 { // else reading all workloads is less work than sorting them
+	same := len(c.pods)+len(c.services)+len(c.foreign) == 0
+	if count > 4 && !same { // else reading all workloads is less work than sorting them
 		for _, w := range n.pods {
 			for k, v := range w.labels {
 				byLabel[pair{k, v}] = append(byLabel[pair{k, v}], w)
@@ -30,7 +53,11 @@ func (n *namespace) connect(before *namespace, c *change) {
 		next := slices.Clone(old)
 		for i, s := range old {
 			if touched(s) {
-				next[i] = n.connected(s, byLabel)
+				next[i] = s
+				if !same {
+					next[i] = n.connected(s, byLabel)
+				}
+				next[i] = n.classified(next[i])
 			}
 		}
 		return next
@@ -58,29 +85,35 @@ func (n *namespace) touched(before *namespace, c *change) func(*service) bool {
 	gone, come := differ(before.pods, n.pods, c.pods)
 	workloads := append(gone, come...)
 	goneP, comeP := differ(before.peers, n.peers, c.peers)
-	peers := slices.DeleteFunc(append(goneP, comeP...), func(p *peerPolicy) bool { return len(p.selector()) == 0 })
+	peers := slices.DeleteFunc(append(goneP, comeP...), func(p *peerPolicy) bool { return p.chooses == nil })
 	return func(s *service) bool {
 		return changed[s.ref] ||
-			len(s.selector) > 0 && slices.ContainsFunc(workloads, func(w *workload) bool { return selects(s.selector, w.labels) }) ||
+			len(s.selector) > 0 && slices.ContainsFunc(workloads, func(w *workload) bool { return s.selector.in(w.labels) }) ||
 			len(peers) > 0 && slices.ContainsFunc(s.endpoints, func(w *workload) bool {
-				return slices.ContainsFunc(peers, func(p *peerPolicy) bool { return selects(p.selector(), w.labels) })
+				return slices.ContainsFunc(peers, func(p *peerPolicy) bool { return p.chooses.in(w.labels) })
 			})
 	}
 }
 
-// connected returns a service with its endpoints, and these in classes. byLabel
-// is empty when nobody has made it.
+// connected returns a service with its endpoints. byLabel is empty when nobody
+// has made it.
 func (n *namespace) connected(s *service, byLabel map[pair][]*workload) *service {
 	next := *s
-	next.endpoints, next.classes = slices.Clone(s.inline), nil
+	next.endpoints = slices.Clone(s.inline)
 	if len(s.selector) > 0 {
 		for _, w := range n.candidates(s.selector, byLabel) {
-			if selects(s.selector, w.labels) {
+			if s.selector.in(w.labels) {
 				next.endpoints = append(next.endpoints, w)
 			}
 		}
 	}
-	next.labelled = len(next.endpoints) > 0
+	return &next
+}
+
+// classified returns a service whose endpoints are in classes.
+func (n *namespace) classified(s *service) *service {
+	next := *s
+	next.classes, next.labelled = nil, len(s.endpoints) > 0
 	for _, w := range next.endpoints {
 		next.labelled = next.labelled && w.labelled
 		c := n.classOf(&next, w)
@@ -92,13 +125,13 @@ func (n *namespace) connected(s *service, byLabel map[pair][]*workload) *service
 }
 
 // candidates are the workloads with the rarest label of a selector.
-func (n *namespace) candidates(selector map[string]string, byLabel map[pair][]*workload) []*workload {
+func (n *namespace) candidates(selector pairs, byLabel map[pair][]*workload) []*workload {
 	best := n.pods
 	if len(byLabel) == 0 {
 		return best
 	}
-	for k, v := range selector {
-		if list := byLabel[pair{k, v}]; len(list) < len(best) {
+	for _, p := range selector {
+		if list := byLabel[p]; len(list) < len(best) {
 			best = list
 		}
 	}
@@ -120,7 +153,7 @@ func (c class) same(other class) bool {
 // peerOf is the one PeerAuthentication that chooses a workload: the oldest.
 func (n *namespace) peerOf(w *workload) *peerPolicy {
 	for _, p := range n.selecting {
-		if selects(p.selector(), w.labels) {
+		if p.chooses.in(w.labels) {
 			return p
 		}
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -149,7 +150,7 @@ func setOf[T comparable](list []T) map[T]bool {
 }
 
 func compareServices(a, b *service) int {
-	return strings.Compare(a.namespace+"/"+a.ref.Name, b.namespace+"/"+b.ref.Name)
+	return cmp.Or(strings.Compare(a.namespace, b.namespace), strings.Compare(a.ref.Name, b.ref.Name), cmp.Compare(a.ref.Kind, b.ref.Kind))
 }
 
 // judge validates what is new, or all of it when the generation has changed.

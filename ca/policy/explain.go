@@ -214,17 +214,17 @@ func (x *explainer) shadowedPeers() (all []Shadowed) {
 // whyNot says why a PeerAuthentication did not decide; empty when it says
 // nothing about the workload.
 func (x *explainer) whyNot(p *peerPolicy, ns *namespace) string {
-	chooses := x.class != nil && selects(p.selector(), x.class.example.labels)
+	chooses := x.class != nil && p.chooses.in(x.class.example.labels)
 	switch {
 	case p.invalid:
 		return "is not valid"
-	case len(p.selector()) > 0 && ns.name == x.s.mesh.root:
+	case p.chooses != nil && ns.name == x.s.mesh.root:
 		return map[bool]string{true: "a selector in the root namespace chooses nothing"}[chooses]
-	case len(p.selector()) > 0 && !chooses:
+	case p.chooses != nil && !chooses:
 		return ""
-	case len(p.selector()) > 0 && p != x.class.peer:
+	case p.chooses != nil && p != x.class.peer:
 		return x.class.peer.Ref().String() + " is older, and one workload has one policy"
-	case len(p.selector()) == 0 && p != ns.wide:
+	case p.chooses == nil && p != ns.wide:
 		return ns.wide.Ref().String() + " is older"
 	case p.mode() == ModeUnset:
 		return "says nothing, and inherits"

@@ -29,6 +29,7 @@ type namespace struct {
 // peerPolicy is a PeerAuthentication.
 type peerPolicy struct {
 	*PeerAuthentication
+	chooses pairs
 	invalid bool
 }
 
@@ -132,7 +133,7 @@ func byAgeThenFullName(a, b *authPolicy) int {
 
 func newPeer(o Object) *peerPolicy {
 	p := o.(*PeerAuthentication)
-	return &peerPolicy{p, !sound(Validate(V1, p))}
+	return &peerPolicy{p, newPairs(p.selector()), !sound(Validate(V1, p))}
 }
 
 func newPolicy(o Object) *authPolicy {
@@ -145,7 +146,7 @@ func (n *namespace) setPeers(peers []*peerPolicy) {
 	for _, p := range peers {
 		switch {
 		case p.invalid:
-		case len(p.selector()) > 0:
+		case p.chooses != nil:
 			n.selecting = append(n.selecting, p)
 		case n.wide == nil:
 			n.wide = p

@@ -11,7 +11,9 @@ type world struct{ *rand.Rand }
 
 func (w world) pick(words ...string) string { return words[w.IntN(len(words))] }
 
-func (w world) namespace() string { return w.pick("a", "b", "c", "istio-system", "root") }
+func (w world) namespace() string {
+	return w.pick("a", "a", "b", "c", "istio-system", "istio-system", "root")
+}
 
 func (w world) meta(names ...string) Meta {
 	m := Meta{Name: w.pick(names...), Namespace: w.namespace()}
@@ -84,7 +86,7 @@ func (w world) mesh() *MeshConfig {
 }
 
 func (w world) service() *Service {
-	s := &Service{Meta: w.meta("s1", "s2")}
+	s := &Service{Meta: w.meta("s1", "s1", "s2")}
 	s.Spec.Selector = w.selector()
 	if w.IntN(6) == 0 {
 		s.Spec.ClusterIP = "None"
@@ -129,7 +131,7 @@ func (w world) peer() *PeerAuthentication {
 
 func (w world) rule() *DestinationRule {
 	r := &DestinationRule{Meta: w.meta("r1", "r2", "r3")}
-	r.Spec.Host = w.pick("s1", "s2", "s1.a"+serviceSuffix, "s1.b"+serviceSuffix, "*.a"+serviceSuffix, "*.local", "*", "*.cluster.local", "s1.a")
+	r.Spec.Host = w.pick("s1", "s1", "s1.a"+serviceSuffix, "s1.a"+serviceSuffix, "s1.istio-system"+serviceSuffix, "*.a"+serviceSuffix, "*.local", "*", "*.cluster.local", "s1.a")
 	r.Spec.ExportTo = [][]string{nil, nil, nil, {"."}, {"*"}, {"a"}, {"a", "b"}, {".", "c"}, {"*", "a"}}[w.IntN(9)]
 	r.Spec.TrafficPolicy = w.traffic(true)
 	for _, name := range []string{"v1", "v2"} {
@@ -164,7 +166,7 @@ func (w world) traffic(ports bool) *TrafficPolicy {
 }
 
 func (w world) query() Query {
-	q := Query{Client{Namespace: w.namespace(), Sidecar: w.IntN(4) > 0}, Server{Host: w.pick("s1", "s2") + "." + w.namespace() + serviceSuffix, Port: int32(80 + w.IntN(3))}}
+	q := Query{Client{Namespace: w.namespace(), Sidecar: w.IntN(4) > 0}, Server{Host: w.pick("s1", "s1", "s1", "s2") + "." + w.namespace() + serviceSuffix, Port: int32(80 + w.IntN(3))}}
 	q.Client.Labels = map[string]string{"app": w.pick("x", "y", "z")}
 	if w.IntN(3) == 0 {
 		q.Server.Subset = w.pick("v1", "v2", "v3")

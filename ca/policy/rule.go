@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"maps"
 	"slices"
 	"strings"
 )
@@ -11,6 +10,7 @@ type rule struct {
 	*DestinationRule
 	host       string   // in full
 	exportTo   []string // sorted, "." written out; empty for none
+	chooses    pairs    // its clients; nil for all
 	invalid    [2]bool  // in V1Alpha1, in V1
 	oldPrivate bool     // V1Alpha1 reads the first entry alone
 }
@@ -25,6 +25,9 @@ func newRule(o Object) *rule {
 		r.exportTo = append(r.exportTo, e)
 	}
 	slices.Sort(r.exportTo)
+	if r.Spec.WorkloadSelector != nil {
+		r.chooses = newPairs(r.Spec.WorkloadSelector.MatchLabels)
+	}
 	r.oldPrivate = len(r.Spec.ExportTo) > 0 && r.Spec.ExportTo[0] == "."
 	r.invalid = [2]bool{!sound(Validate(V1Alpha1, r.DestinationRule)), !sound(Validate(V1, r.DestinationRule))}
 	return r
@@ -39,14 +42,6 @@ func expand(host, namespace string) string {
 }
 
 func (r *rule) pattern() string { return r.host }
-
-// selector is nil for a rule that is for all clients.
-func (r *rule) selector() map[string]string {
-	if r.Spec.WorkloadSelector == nil || len(r.Spec.WorkloadSelector.MatchLabels) == 0 {
-		return nil
-	}
-	return r.Spec.WorkloadSelector.MatchLabels
-}
 
 func (r *rule) exports(namespace string) bool {
 	return len(r.exportTo) == 0 || slices.Contains(r.exportTo, "*") || slices.Contains(r.exportTo, namespace)
@@ -162,8 +157,8 @@ func (c *call) head(f found) *rule {
 	for i, r := range f.group {
 		switch {
 		case !c.visible(r, f.of) || c.merged(f, i):
-		case r.selector() != nil:
-			if selects(r.selector(), c.q.Client.Labels) {
+		case r.chooses != nil:
+			if r.chooses.in(c.q.Client.Labels) {
 				return r
 			}
 		case f.of != scopeExported || r.exports(c.q.Client.Namespace):
@@ -184,7 +179,7 @@ func (c *call) merged(f found, i int) bool {
 	return false
 }
 
-func sameClients(a, b *rule) bool { return maps.Equal(a.selector(), b.selector()) }
+func sameClients(a, b *rule) bool { return slices.Equal(a.chooses, b.chooses) }
 
 // mergeable tells whether today's releases add a rule to an older one: when both
 // are exported alike, or the newer one to more.
@@ -215,7 +210,7 @@ func (c *call) adds(f found, r *rule) bool {
 	if c.s.generation == V1Alpha1 {
 		return true
 	}
-	after := r.selector() == nil && f.head.selector() != nil || sameClients(f.head, r) && compareAge(&f.head.Meta, &r.Meta) < 0
+	after := r.chooses == nil && f.head.chooses != nil || sameClients(f.head, r) && compareAge(&f.head.Meta, &r.Meta) < 0
 	return after && mergeable(f.head, r)
 }
 

@@ -22,7 +22,7 @@ type service struct {
 	external, headless, externalName bool
 
 	ports     []port
-	selector  map[string]string
+	selector  pairs
 	inline    []*workload // endpoints that the object itself lists
 	endpoints []*workload // by name
 	classes   []class
@@ -80,7 +80,7 @@ func (s *service) port(number int32) int {
 func newService(o Object) *service {
 	k := o.(*Service)
 	s := &service{ref: k.Ref(), object: o, namespace: k.Namespace, name: k.Name, host: k.Name + "." + k.Namespace + serviceSuffix,
-		headless: k.Spec.ClusterIP == "None", externalName: k.Spec.Type == "ExternalName", selector: k.Spec.Selector}
+		headless: k.Spec.ClusterIP == "None", externalName: k.Spec.Type == "ExternalName", selector: newPairs(k.Spec.Selector)}
 	s.external = s.externalName
 	for _, p := range k.Spec.Ports {
 		var auth AuthPolicy
@@ -141,7 +141,7 @@ func entryService(e *ServiceEntry, host string) *service {
 		s.ports = append(s.ports, port{number: p.Number, name: p.Name, protocol: strings.ToLower(p.Protocol), target: targetOf(TargetPort{Number: p.TargetPort}, p.Number)})
 	}
 	if e.Spec.WorkloadSelector != nil {
-		s.selector = e.Spec.WorkloadSelector.Labels
+		s.selector = newPairs(e.Spec.WorkloadSelector.Labels)
 	}
 	for i := range e.Spec.Endpoints {
 		s.inline = append(s.inline, entryWorkload(Ref{}, &e.Spec.Endpoints[i], nil))
@@ -181,16 +181,6 @@ func entryWorkload(ref Ref, e *WorkloadEntrySpec, labels map[string]string) *wor
 }
 
 func speaksMTLS(labels map[string]string) bool { return labels["security.istio.io/tlsMode"] == "istio" }
-
-// selects tells whether all pairs of a selector are among labels.
-func selects(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if got, has := labels[k]; !has || got != v {
-			return false
-		}
-	}
-	return true
-}
 
 // portOf is the workload's port behind a service port, 0 when its name is not
 // declared.

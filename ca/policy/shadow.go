@@ -65,7 +65,7 @@ func (x *explainer) whyNotRule(r *rule) string {
 		return fmt.Sprintf("rules of namespace %s come first", x.rule.group[0].Namespace)
 	case x.rule.group[0].host != r.host:
 		return fmt.Sprintf("host %s is less specific than %s", r.Spec.Host, x.rule.group[0].Spec.Host)
-	case r.selector() != nil && !selects(r.selector(), x.q.Client.Labels):
+	case r.chooses != nil && !r.chooses.in(x.q.Client.Labels):
 		return "its workloadSelector does not choose the client"
 	case winner != nil && x.adds(x.rule, r):
 		return "is part of " + winner.Ref().String() + ", which comes first"

@@ -140,7 +140,7 @@ func (x *explainer) warnPeers() {
 	}
 	peer := x.class.peer
 	for _, p := range x.s.namespaces[x.svc.namespace].selecting {
-		if p != peer && selects(p.selector(), x.class.example.labels) {
+		if p != peer && p.chooses.in(x.class.example.labels) {
 			x.warn("several-workload-policies", "%s also chooses %s, and is not merged with %s, which is older", p.Ref(), x.class.example.name, peer.Ref())
 		}
 	}

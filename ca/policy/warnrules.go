@@ -42,7 +42,7 @@ func (x *explainer) warnSearch() {
 	}
 	others := 0
 	for _, r := range f.group {
-		if r != f.head && x.visible(r, f.of) && r.Spec.TrafficPolicy != nil && (r.selector() == nil || selects(r.selector(), x.q.Client.Labels)) {
+		if r != f.head && x.visible(r, f.of) && r.Spec.TrafficPolicy != nil && r.chooses.in(x.q.Client.Labels) {
 			others++
 		}
 	}

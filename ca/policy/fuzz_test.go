@@ -1,0 +1,130 @@
+package policy
+
+import (
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+)
+
+// FuzzDecode feeds texts to the decoders, and what comes out to all the rest.
+// Nothing may panic, and what Decode returns is sound enough for a Snapshot.
+func FuzzDecode(f *testing.F) {
+	for _, file := range []string{"testdata/own.yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	for _, text := range hostile {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 64<<10 {
+			return
+		}
+		objects, _ := Decode("f.yaml", text)
+		if mesh, err := DecodeMeshConfig("f.yaml", text); err == nil {
+			objects = append(objects, mesh)
+		}
+		if cases, err := DecodeCases("f.yaml", text); err == nil {
+			for _, c := range cases.Resolve {
+				objects = append(objects, c.Objects...)
+				c.Failures()
+			}
+		}
+		for _, o := range objects {
+			if o.meta() != nil && !sound(broken(o)) {
+				t.Errorf("%s is broken, and was returned", o.Ref())
+			}
+		}
+		for _, g := range []Generation{Auto, Legacy, V1Alpha1, V1} {
+			s := New(g, objects...)
+			for server := range s.Servers() {
+				for _, name := range s.Namespaces() {
+					s.Resolve(Query{Client{Namespace: name, Sidecar: true}, server}).Explain()
+				}
+			}
+			s.Problems()
+		}
+	})
+}
+
+// FuzzResolve makes meshes of a number, breaks one of their objects, and looks
+// for answers that are more permissive than without it.
+func FuzzResolve(f *testing.F) {
+	for i := range uint64(20) {
+		f.Add(i, i, "s1.a"+serviceSuffix, int32(80), "", "")
+	}
+	f.Fuzz(func(t *testing.T, a, b uint64, host string, port int32, subset, endpoint string) {
+		w := world{rand.New(rand.NewPCG(a, b))}
+		breaking(t, w, Query{Client{Namespace: w.namespace(), Sidecar: a%2 == 0}, Server{host, port, subset, endpoint}})
+	})
+}
+
+// TestBrokenObjects is FuzzResolve on many meshes.
+func TestBrokenObjects(t *testing.T) {
+	tried := 0
+	for i := range uint64(3000) {
+		w := world{rand.New(rand.NewPCG(7, i))}
+		if breaking(t, w, w.query()) {
+			tried++
+		}
+	}
+	if tried < 500 {
+		t.Errorf("%d objects were broken", tried)
+	}
+}
+
+// breaking tells whether there was something broken to try.
+func breaking(t *testing.T, w world, q Query) bool {
+	t.Helper()
+	var objects []Object
+	for range 5 + w.IntN(30) {
+		objects = append(objects, w.object())
+	}
+	objects = latest(objects)
+	g := []Generation{Legacy, V1Alpha1, V1}[w.IntN(3)]
+	bad := ruin(w, w.object())
+	objects = slices.DeleteFunc(objects, func(o Object) bool { return o.Ref() == bad.Ref() })
+	if valid(g, bad) {
+		return false
+	}
+	without := New(g, objects...).Resolve(q)
+	with := New(g, append(objects, bad)...).Resolve(q)
+	if with.Server < without.Server || plain(with) && !plain(without) {
+		t.Errorf("%s %+v: broken %s makes of %s %s (%s): %s %s (%s)\n%+v", g, q, bad.Ref(),
+			without.Server, without.Client, without.ServerBy, with.Server, with.Client, with.ServerBy, bad)
+	}
+	with.Explain()
+	return true
+}
+
+func plain(d Decision) bool { return d.Verdict == OK && d.Client == TLSDisable }
+
+// ruin makes an object invalid, in one of many ways.
+func ruin(w world, o Object) Object {
+	if m := o.meta(); m != nil && w.IntN(3) == 0 {
+		m.Name = w.pick("", "A", "a_b", "default.")
+		return o
+	}
+	switch o := o.(type) {
+	case *Policy:
+		o.Spec.Targets, o.Name = nil, w.pick("all", "p1")
+		if w.IntN(2) == 0 {
+			o.Spec.Targets = []Target{{Name: w.pick("s1", "s1.a")}}
+			o.Name = w.pick("default", "p1")
+		}
+	case *MeshPolicy:
+		o.Spec.Targets = []Target{{Name: "s1"}}
+	case *PeerAuthentication:
+		o.Spec.PortLevelMTLS = map[uint32]PeerMTLS{80: {Mode: Disable}, 70000: {Mode: Disable}}
+	case *DestinationRule:
+		o.Spec.Host = w.pick(o.Spec.Host, "s1.*", "", "*s1")
+		o.Spec.ExportTo = []string{"*", "*"}
+	case *Service:
+		o.Spec.Ports = append(o.Spec.Ports, ServicePort{Port: 70000})
+	}
+	return o
+}
