@@ -85,7 +85,7 @@ packages: ## make bin/*.deb and bin/*.rpm, of the agent and of citadel (ARCH=amd
 .PHONY: image
 image: ## make bin/citadel.tar, a container image, and print its digest (IMAGE=name:tag, ARCH=amd64, VERSION=)
 	@mkdir -p bin/linux-$(ARCH)
-	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/citadel ./cmd/citadel
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false $(TAGS) -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/citadel ./cmd/citadel
 	@$(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/citadel -name '$(IMAGE)' -version '$(VERSION)' -o bin/citadel.tar
 
 .PHONY: controlplane
