@@ -310,6 +310,9 @@ func outlive(ctx context.Context, grace time.Duration) (context.Context, context
 // guarded runs a write within the time in which this process surely leads. A
 // failure because that has passed is context.Canceled: another replica goes on.
 func (c *Controller) guarded(ctx context.Context, write func(context.Context) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // none begins after a stop
+	}
 	lasting, end := outlive(ctx, writeGrace)
 	defer end()
 	limited, cancel, err := c.guard(lasting)

@@ -146,15 +146,18 @@ func (s SelfSigned) parse(secret *corev1.Secret) (*trust.Signer, error) {
 	return trust.NewSigner(time.Now(), trust.Pieces{Cert: cert, Key: piece(secret, CAKeyKey), Roots: cert})
 }
 
-// HoldsRoot tells whether the CA secret still holds the root in use: nil if it
-// does, or if the API server could not say.
+// ErrNotKnown says that the API server could not say.
+var ErrNotKnown = errors.New("the API server does not say")
+
+// HoldsRoot tells whether the CA secret still holds the root in use and its
+// key: nil if it does, ErrNotKnown if the API server could not say.
 func HoldsRoot(ctx context.Context, client kubernetes.Interface, namespace string, root *x509.Certificate) error {
 	secret, err := client.CoreV1().Secrets(namespace).Get(ctx, CASecret, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return fmt.Errorf("%s/%s is gone", namespace, CASecret)
 	}
 	if err != nil {
-		return nil // unknown is not wrong: whoever watches asks again
+		return fmt.Errorf("read Secret %s/%s: %w: %w", namespace, CASecret, ErrNotKnown, err)
 	}
 	certs, err := trust.ParseCertificates(secret.Data[CACertKey])
 	if err != nil {
@@ -162,6 +165,9 @@ func HoldsRoot(ctx context.Context, client kubernetes.Interface, namespace strin
 	}
 	if !certs[0].Equal(root) {
 		return fmt.Errorf("%s is another certificate: %s", piece(secret, CACertKey).Name, trust.Name(certs[0]))
+	}
+	if key, err := trust.ParseKey(secret.Data[CAKeyKey]); err != nil || !trust.SamePublicKey(root.PublicKey, key.Public()) {
+		return fmt.Errorf("%s is not the key of %s", piece(secret, CAKeyKey).Name, CACertKey)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,13 +23,15 @@ func TestHoldsRoot(t *testing.T) {
 	for name, c := range map[string]struct {
 		data  map[string][]byte
 		fault error
-		wrong bool
+		wrong string
 	}{
-		"held":           {map[string][]byte{CACertKey: held.PEM()}, nil, false},
-		"another":        {map[string][]byte{CACertKey: other.PEM()}, nil, true},
-		"emptied":        {map[string][]byte{}, nil, true},
-		"gone":           {nil, nil, true},
-		"nobody answers": {nil, errBroken, false},
+		"held":           {map[string][]byte{CACertKey: held.PEM(), CAKeyKey: catest.KeyPEM(t, held.Key)}, nil, ""},
+		"another":        {map[string][]byte{CACertKey: other.PEM(), CAKeyKey: catest.KeyPEM(t, other.Key)}, nil, "is another certificate"},
+		"another's key":  {map[string][]byte{CACertKey: held.PEM(), CAKeyKey: catest.KeyPEM(t, other.Key)}, nil, "is not the key of ca-cert.pem"},
+		"no key":         {map[string][]byte{CACertKey: held.PEM()}, nil, "is not the key of ca-cert.pem"},
+		"emptied":        {map[string][]byte{}, nil, "holds no PEM certificate"},
+		"gone":           {nil, nil, "is gone"},
+		"nobody answers": {nil, errBroken, ErrNotKnown.Error()},
 	} {
 		client := fake.NewSimpleClientset()
 		if c.data != nil {
@@ -36,7 +40,8 @@ func TestHoldsRoot(t *testing.T) {
 		if c.fault != nil {
 			client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, c.fault })
 		}
-		if err := HoldsRoot(t.Context(), client, storage, held.Cert); (err != nil) != c.wrong {
+		err := HoldsRoot(t.Context(), client, storage, held.Cert)
+		if (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) || errors.Is(err, ErrNotKnown) != (c.fault != nil) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

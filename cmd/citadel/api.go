@@ -36,9 +36,6 @@ const (
 // serveAPI serves the CSR API until ctx ends. A port that is taken ends the
 // process: half of it is not what anybody started.
 func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authority) error {
-	if err := p.awaitBans(ctx, s, authority); err != nil {
-		return nil // ctx has ended
-	}
 	proofs, err := p.newProofs(s)
 	if err != nil {
 		return err
@@ -60,10 +57,6 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 	group.Go(func() error { return server.Serve(ctx, listener, apiGrace) })
 	group.Go(func() error {
 		every(ctx, time.Second, func() { server.SetServing(p.ready() == nil) })
-		return nil
-	})
-	group.Go(func() error {
-		every(ctx, bansEvery, func() { _ = p.readBans(ctx, s, authority) })
 		return nil
 	})
 	group.Go(func() error { every(ctx, sweepEvery, func() { p.sweepTokens(ctx, s) }); return nil })
@@ -144,11 +137,16 @@ func (p *process) readBans(ctx context.Context, s stores, authority *ca.Authorit
 		var bans ca.Bans
 		if bans, err = list.Bans(); err == nil {
 			authority.SetBans(bans)
+			p.bansRead.Store(true)
 			return nil
 		}
 	}
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case p.bansRead.Load():
 		p.log.Error("the bans are not read; those of before hold", "err", err)
+	default:
+		p.log.Error("the bans are not read, and nothing is issued before they are", "err", err)
 	}
 	return err
 }

@@ -47,6 +47,7 @@ func TestWrongClockIsLearnt(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				cfg.grpcPort = 0 // a real port would not be of this bubble
 				var server lateServer
 				client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://nowhere", Transport: cfg.clock.Wrap(&server)})
 				if err != nil {

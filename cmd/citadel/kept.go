@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"citadel/ca/kube"
 )
 
 // keptEvery is how often what is kept is compared with what is held.
@@ -27,6 +30,9 @@ func (p *process) watchKept(ctx context.Context, root kept) {
 		case <-ticker.C:
 		}
 		err := root.holds(ctx)
+		if errors.Is(err, kube.ErrNotKnown) {
+			continue // neither well nor lost: what was known holds
+		}
 		p.rootLost.Store(err != nil)
 		if err != nil && ctx.Err() == nil {
 			p.log.Error("the root in use is not where it is kept: signing goes on, but no restart brings it back; "+

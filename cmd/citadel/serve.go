@@ -49,6 +49,7 @@ type process struct {
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
 	lease      atomic.Pointer[kube.Guard] // while this replica writes by a lease
+	bansRead   atomic.Bool                // once at least
 	apiServed  atomic.Bool                // the CSR API is, where it is to be
 	rootLost   atomic.Bool                // from where it is kept
 }
@@ -170,8 +171,22 @@ func (p *process) work(ctx context.Context, s stores) error {
 	if client != nil && (p.cfg.serverOnly || !p.cfg.leaderElect) {
 		group.Go(func() error { p.watchClock(ctx); return nil })
 	}
+	group.Go(func() error { return p.issue(ctx, s, authority) })
+	return group.Wait()
+}
+
+// issue runs all that has certificates made, once it is known who is banned.
+func (p *process) issue(ctx context.Context, s stores, authority *ca.Authority) error {
+	if err := p.awaitBans(ctx, s, authority); err != nil {
+		return nil // ctx has ended
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		every(ctx, bansEvery, func() { _ = p.readBans(ctx, s, authority) })
+		return nil
+	})
 	if !p.cfg.serverOnly {
-		group.Go(func() error { return p.control(ctx, client, authority) })
+		group.Go(func() error { return p.control(ctx, p.cfg.client, authority) })
 	}
 	if p.cfg.grpcPort > 0 {
 		group.Go(func() error { return p.serveAPI(ctx, s, authority) })
@@ -274,8 +289,11 @@ func (p *process) ready() error {
 	if err := p.audit.failing(); err != nil {
 		return fmt.Errorf("the audit log cannot be written, and nothing is signed without: %w", err)
 	}
+	if !p.bansRead.Load() {
+		return errors.New("who is banned is not known yet, and nothing is issued before")
+	}
 	if p.cfg.grpcPort > 0 && !p.apiServed.Load() {
-		return errors.New("the CSR API is not served yet: its bans have not been read")
+		return errors.New("the CSR API is not served yet")
 	}
 	controller := p.controller.Load()
 	if p.cfg.serverOnly || (controller != nil && controller.Synced()) {

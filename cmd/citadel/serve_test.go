@@ -55,10 +55,12 @@ func TestReadiness(t *testing.T) { // K-13
 		"no controller to be had":   {authority, nil, true, nil, 0, ""},
 		"audit log full":            {authority, nil, true, io.ErrShortWrite, 0, "audit log cannot be written"},
 		"signing certificate ended": {ended, nil, true, nil, 0, "signing certificate has expired"},
+		"bans not read":             {authority, nil, true, nil, 0, "who is banned is not known yet"},
 		"CSR API not served":        {authority, nil, true, nil, 8060, "the CSR API is not served yet"},
 	} {
 		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly, apiOptions: apiOptions{grpcPort: c.port}}}, audit: &auditStream{out: full{}, last: c.audit}}
 		p.authority.Store(c.authority)
+		p.bansRead.Store(name != "bans not read")
 		p.controller.Store(c.controller)
 		if err := p.ready(); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
