@@ -112,7 +112,7 @@ func (s *strict) resolveCase(t *caseText) Case {
 		c.Mesh = s.meshConfig(&t.MeshConfig)
 	}
 	for i := range t.Objects {
-		for _, o := range s.objects(&t.Objects[i]) {
+		for _, o := range s.objects(&t.Objects[i], false) {
 			c.Objects = append(c.Objects, o.Object)
 		}
 	}
@@ -127,7 +127,7 @@ func (s *strict) validationCase(t *caseText) ValidationCase {
 		v.Problems = append(own.problems, Validate(t.Generation, mesh)...)
 		return v
 	}
-	objects := own.objects(&t.Object)
+	objects := own.objects(&t.Object, false)
 	v.Problems = own.problems
 	for _, o := range objects {
 		v.Problems = append(v.Problems, Validate(t.Generation, o.Object)...)

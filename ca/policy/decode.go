@@ -122,7 +122,7 @@ func decode(file string, text []byte) ([]parsed, []Problem) {
 	s := newStrict(file)
 	var objects []parsed
 	for _, n := range all {
-		objects = append(objects, s.objects(n)...)
+		objects = append(objects, s.objects(n, false)...)
 	}
 	return objects, s.problems
 }
@@ -150,19 +150,19 @@ func (s *strict) headOf(n *yaml.Node) (h head) {
 	return h
 }
 
-// objects reads one document, which may be a list.
-func (s *strict) objects(n *yaml.Node) (all []parsed) {
+// objects reads one document, which may be a list of objects, but not of lists.
+func (s *strict) objects(n *yaml.Node, list bool) (all []parsed) {
 	n, some := s.follow(n, "")
 	if !some {
 		return nil
 	}
 	h := s.headOf(n)
-	if h.Kind == "List" && h.APIVersion == "v1" {
+	if h.Kind == "List" && h.APIVersion == "v1" && !list {
 		s.object = "List"
 		s.pairs(n, "", func(key, value *yaml.Node) {
 			if value, some := s.follow(value, "items"); key.Value == "items" && some && s.is(value, "items", yaml.SequenceNode) {
 				for _, item := range value.Content {
-					all = append(all, s.objects(item)...)
+					all = append(all, s.objects(item, true)...)
 				}
 			}
 		})
@@ -201,7 +201,7 @@ func (s *strict) one(n *yaml.Node, h head) (parsed, bool) {
 	for _, p := range broken(object) {
 		s.problems = append(s.problems, s.locate(p))
 	}
-	return parsed{object, s.lines}, len(s.problems) == before
+	return parsed{object, s.lines}, len(s.problems) == before && s.left >= 0
 }
 
 // locate adds what the decoder knows to a problem of the object at hand.
@@ -228,23 +228,23 @@ func lineOf(lines map[string]int, field string) int {
 // small tells whether an object is within MaxObject, aliases expanded.
 func (s *strict) small(n *yaml.Node) bool {
 	left := MaxObject
-	if measure(n, &left, 0); left < 0 {
+	if s.measure(n, &left, 0); left < 0 {
 		s.fail(n, "", "is larger than %d bytes", MaxObject)
 	}
 	return left >= 0
 }
 
-func measure(n *yaml.Node, left *int, depth int) {
-	if *left -= len(n.Value) + 1; depth > 1000 {
+// measure counts bytes down, and what it looks at with all other visits.
+func (s *strict) measure(n *yaml.Node, left *int, depth int) {
+	if n, _ = s.follow(n, ""); depth > 1000 || s.left < 0 {
 		*left = -1
+		return
 	}
-	if n.Kind == yaml.AliasNode && n.Alias != nil {
-		measure(n.Alias, left, depth+1)
-	}
+	*left -= len(n.Value) + 1
 	for _, inner := range n.Content {
 		if *left < 0 {
 			return
 		}
-		measure(inner, left, depth+1)
+		s.measure(inner, left, depth+1)
 	}
 }

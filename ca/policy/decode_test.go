@@ -19,12 +19,22 @@ func bomb() string {
 	return text
 }
 
+// bombs are many in one list; the last of its objects is right, but too far
+// back to be read.
+func bombs() string {
+	text := "apiVersion: v1\nkind: List\nitems:\n- &a\n  apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec:\n    selector:\n      " +
+		strings.ReplaceAll(bomb(), "\n", "\n      ") + "\n"
+	return text + strings.Repeat("- *a\n", 10_000) + "- " + strings.ReplaceAll(peer, "\n", "\n  ") + "spec: {mtls: {mode: STRICT}}\n"
+}
+
 // hostile is what the decoder has to refuse.
 var hostile = map[string]string{
 	"bomb":               "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  selector:\n    " + strings.ReplaceAll(bomb(), "\n", "\n    "),
 	"bomb of objects":    "a: &a " + peerFlow + "\nb: &b [*a,*a]\napiVersion: v1\nkind: List\nitems: *b\n",
 	"cycle":              "&a {apiVersion: v1, kind: List, items: [*a]}",
 	"cycle in an object": peer + "spec: &s {selector: {matchLabels: *s}}\n",
+	"cycle that grows":   "&a {apiVersion: v1, kind: List, items: [" + peerFlow + ", *a, *a]}",
+	"bombs in a list":    bombs(),
 	"deep":               peer + "spec: " + strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
 	"merge key":          peer + "spec: {<<: {mtls: {mode: STRICT}}}\n",
 	"twice":              peer + "spec: {}\nspec: {mtls: {mode: STRICT}}\n",

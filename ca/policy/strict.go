@@ -13,7 +13,10 @@ import (
 
 // visits is how many nodes may be looked at for one input, aliases counted each
 // time: what a bomb needs is far above, what a person writes far below.
-const visits = 2 << 20
+const visits = 8 << 20
+
+// complaints is how many problems of one input are worth telling.
+const complaints = 1000
 
 // wordParser is an enum that reads its word.
 type wordParser interface {
@@ -38,6 +41,10 @@ func newStrict(file string) *strict {
 }
 
 func (s *strict) fail(n *yaml.Node, path, format string, args ...any) {
+	if len(s.problems) == complaints {
+		s.left = -2 // the rest is not read
+		return
+	}
 	s.problems = append(s.problems, Problem{File: s.file, Line: n.Line, Object: s.object, Field: path, Message: fmt.Sprintf(format, args...)})
 }
 
