@@ -15,12 +15,12 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// lateServer is an API server that says of leases and its version that there are
-// none, by a clock that is ahead, and no more.
+// lateServer is an API server that says of leases, bans and its version that
+// there are none, by a clock that is ahead, and no more.
 type lateServer struct{ ahead atomic.Int64 }
 
 func (s *lateServer) RoundTrip(req *http.Request) (*http.Response, error) {
-	if path := req.URL.Path; path != "/version" && !strings.Contains(path, "/leases") {
+	if path := req.URL.Path; path != "/version" && !strings.Contains(path, "/leases") && !strings.Contains(path, "/istio-citadel-bans") {
 		return nil, errors.New("no answer")
 	}
 	date := time.Now().Add(time.Duration(s.ahead.Load())).UTC().Format(http.TimeFormat)
