@@ -149,7 +149,7 @@ func BenchmarkMatrix(b *testing.B) {
 func TestResolveAllocatesNothing(t *testing.T) {
 	for _, g := range []Generation{Legacy, V1Alpha1, V1} {
 		s := New(g, big(g)...)
-		for _, server := range []Server{{Host: "svc-5.ns-50" + serviceSuffix, Port: 80}, {Host: "svc-50.ns-50" + serviceSuffix, Port: 81, Subset: "v1"}, {Host: "nobody", Port: 80}} {
+		for _, server := range []Server{{Host: "svc-5.ns-50" + serviceSuffix, Port: 80}, {Host: "svc-50.ns-50" + serviceSuffix, Port: 81, Subset: "v1"}, {Host: "svc-5.ns-50" + serviceSuffix, Port: 80, Endpoint: "svc-5-1"}, {Host: "nobody", Port: 80}} {
 			q := Query{Client{Namespace: "ns-3", Sidecar: true}, server}
 			if n := testing.AllocsPerRun(100, func() { s.Resolve(q) }); n != 0 {
 				t.Errorf("%s: %v: %v allocations", g, server, n)

@@ -107,19 +107,24 @@ func (n *namespace) connected(s *service, byLabel map[pair][]*workload) *service
 			}
 		}
 	}
+	if len(s.inline) > 0 {
+		slices.SortStableFunc(next.endpoints, func(a, b *workload) int { return cmp.Compare(a.name, b.name) })
+	}
 	return &next
 }
 
 // classified returns a service whose endpoints are in classes.
 func (n *namespace) classified(s *service) *service {
 	next := *s
-	next.classes, next.labelled = nil, len(s.endpoints) > 0
-	for _, w := range next.endpoints {
+	next.classes, next.classAt, next.labelled = nil, make([]int32, len(s.endpoints)), len(s.endpoints) > 0
+	for i, w := range next.endpoints {
 		next.labelled = next.labelled && w.labelled
 		c := n.classOf(&next, w)
-		if !slices.ContainsFunc(next.classes, c.same) {
-			next.classes = append(next.classes, c)
+		at := slices.IndexFunc(next.classes, c.same)
+		if at < 0 {
+			at, next.classes = len(next.classes), append(next.classes, c)
 		}
+		next.classAt[i] = int32(at)
 	}
 	return &next
 }

@@ -151,3 +151,16 @@ func TestAbsentIsNotDisable(t *testing.T) {
 		}
 	}
 }
+
+// TestEnough: what stands behind too many problems, or too much, is not taken
+// for right.
+func TestEnough(t *testing.T) {
+	one := "---\n" + peer + "spec: {mtls: {mode: STRICT, x: y}}\n"
+	objects, err := Decode("f.yaml", []byte(strings.Repeat(one, complaints+50)+"---\n"+peer+"spec: {}\n"))
+	if joined, is := err.(interface{ Unwrap() []error }); len(objects) > 0 || !is || len(joined.Unwrap()) != complaints {
+		t.Errorf("%d objects were returned", len(objects))
+	}
+	if _, err := Decode("f.yaml", []byte(bombs())); err == nil || !strings.Contains(err.Error(), "aliases expand to more than") {
+		t.Errorf("all of the bombs were measured: %v", err)
+	}
+}

@@ -108,12 +108,9 @@ func (x *explainer) warn(code, format string, args ...any) {
 // examples finds the class that was decided about, and the endpoints that fail.
 func (x *explainer) examples() {
 	if name := x.q.Server.Endpoint; name != "" {
-		class, exists := x.endpoint(name)
-		if !exists {
+		if x.class = x.svc.endpoint(name); x.class == nil {
 			x.warn("unknown-endpoint", "%s has no endpoint %s: nothing is let through", x.svc.ref, name)
-			return
 		}
-		x.class = &class
 		return
 	}
 	for i := range x.svc.classes {
@@ -125,8 +122,8 @@ func (x *explainer) examples() {
 		if one.Verdict != Conflict {
 			continue
 		}
-		for _, w := range x.svc.endpoints {
-			if own := x.s.namespaces[x.svc.namespace].classOf(x.svc, w); k.same(own) {
+		for at, w := range x.svc.endpoints {
+			if int(x.svc.classAt[at]) == i {
 				x.e.Failing = append(x.e.Failing, Failing{w.name, one.Server, one.ServerBy.String(), one.Client})
 			}
 		}

@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Query asks about one connection.
 type Query struct {
@@ -55,11 +58,10 @@ func (s *Snapshot) Resolve(q Query) Decision {
 		c.tls = c.selectTLS()
 	}
 	if q.Server.Endpoint != "" {
-		class, exists := c.endpoint(q.Server.Endpoint)
-		if !exists {
-			return d
+		if class := c.svc.endpoint(q.Server.Endpoint); class != nil {
+			return c.answer(d, class)
 		}
-		return c.answer(d, &class)
+		return d
 	}
 	if plain := c.svc.plain(); plain != nil || len(c.svc.classes) == 0 {
 		return c.answer(d, plain)
@@ -135,14 +137,13 @@ func (s *service) plain() *class {
 	return nil
 }
 
-// endpoint finds one endpoint's class by its name.
-func (c *call) endpoint(name string) (class, bool) {
-	for _, w := range c.svc.endpoints {
-		if w.name == name {
-			return c.s.namespaces[c.svc.namespace].classOf(c.svc, w), true
-		}
+// endpoint finds one endpoint's class by its name, nil when there is none.
+func (s *service) endpoint(name string) *class {
+	i, exists := slices.BinarySearchFunc(s.endpoints, name, func(w *workload, name string) int { return strings.Compare(w.name, name) })
+	if !exists {
+		return nil
 	}
-	return class{}, false
+	return &s.classes[s.classAt[i]]
 }
 
 // answer fills into d what holds for endpoints of one class, nil when there are

@@ -26,7 +26,8 @@ type service struct {
 	inline    []*workload // endpoints that the object itself lists
 	endpoints []*workload // by name
 	classes   []class
-	labelled  bool // there are endpoints, and all say that they speak mTLS
+	classAt   []int32 // the class of each endpoint
+	labelled  bool    // there are endpoints, and all say that they speak mTLS
 }
 
 // port is one port of a service.
