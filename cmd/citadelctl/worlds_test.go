@@ -51,7 +51,7 @@ func (w *world) deploy(now time.Time) {
 	w.deployments = []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: health.Deployment},
 		Spec: appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{container}}}},
-		Status: appsv1.DeploymentStatus{ReadyReplicas: 2}}}
+		Status: appsv1.DeploymentStatus{Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2}}}
 	w.pages = map[string]string{}
 	for n, name := range []string{"istio-citadel-a", "istio-citadel-b"} {
 		w.pods = append(w.pods, corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: name, Labels: labels},

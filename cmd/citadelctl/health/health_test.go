@@ -44,7 +44,7 @@ func newPatient(t *testing.T) *patient {
 	p.Lease.Value = &coordinationv1.Lease{ObjectMeta: meta(storage, kube.LeaseName), Spec: coordinationv1.LeaseSpec{
 		HolderIdentity: new("pod-a_1"), LeaseDurationSeconds: new(int32(15)), RenewTime: new(metav1.NewMicroTime(now.Add(-time.Second)))}}
 	p.Deployment.Value = &appsv1.Deployment{ObjectMeta: meta(storage, Deployment),
-		Spec: appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"istio": "citadel"}}}, Status: appsv1.DeploymentStatus{ReadyReplicas: 2}}
+		Spec: appsv1.DeploymentSpec{Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"istio": "citadel"}}}, Status: appsv1.DeploymentStatus{Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2}}
 	p.Pods.Value = []corev1.Pod{pod("pod-b", true), pod("pod-a", true)}
 	for _, ns := range []string{storage, "web", "kube-public"} {
 		p.Namespaces.Value = append(p.Namespaces.Value, corev1.Namespace{ObjectMeta: meta("", ns)})
@@ -112,15 +112,30 @@ func TestLook(t *testing.T) {
 		"not ready":           {func(p *patient) { p.Deployment.Value.Status.ReadyReplicas, p.Pods.Value[0] = 1, pod("pod-b", false) }, "deployment-ready failed", "1 of 2 replicas are ready: pod-b is Running"},
 		"none ready":          {func(p *patient) { p.Deployment.Value.Status.ReadyReplicas = 0 }, "deployment-ready failed", "none of 2"},
 		"scaled to 0":         {func(p *patient) { p.Deployment.Value.Spec.Replicas = new(int32(0)) }, "deployment-ready failed", "scaled to 0"},
-		"one replica":         {func(p *patient) { p.Deployment.Value.Spec.Replicas = new(int32(1)) }, "deployment-ready warning", "the one replica"},
-		"no lease":            {func(p *patient) { p.Lease.Value = nil }, "lease-held failed", "no replica has led yet"},
-		"given back":          {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("") }, "lease-held failed", "given back"},
-		"run out":             {func(p *patient) { p.renewed(-18 * time.Second) }, "lease-held failed", "pod-a_1 renewed it 18s ago, and it lasts 15s"},
-		"almost run out":      {func(p *patient) { p.renewed(-15 * time.Second) }, "", ""},
-		"renewed in future":   {func(p *patient) { p.renewed(time.Second) }, "", ""},
-		"another leads":       {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("laptop_7") }, "leader-is-replica warning", "laptop, is no pod"},
-		"CA deleted":          {func(p *patient) { p.CASecret.Value = nil }, "ca-secret failed", "there is no CA"},
-		"CA emptied":          {func(p *patient) { p.CASecret.Value.Data = nil }, "ca-secret failed", "holds no certificate"},
+		"one replica":         {func(p *patient) { p.scale(1) }, "deployment-ready warning", "the one replica"},
+		"rollout fresh":       {func(p *patient) { p.rollOut("ContainerCreating") }, "deployment-ready warning", "a rollout is under way: 1 of 2 replicas are of the new version, and 2 are ready"},
+		"rollout not seen":    {func(p *patient) { p.Deployment.Value.Generation = 2 }, "deployment-ready warning", "a rollout is under way"},
+		"rollout leaves":      {func(p *patient) { p.Deployment.Value.Status.Replicas = 3 }, "deployment-ready warning", "a rollout is under way: 2 of 2"},
+		"rollout cannot pull": {func(p *patient) { p.rollOut("ErrImagePull") }, "deployment-ready failed", "2 of 2 replicas are ready: pod-new is ErrImagePull"},
+		"rollout pulls never": {func(p *patient) { p.rollOut("ImagePullBackOff") }, "deployment-ready failed", "kubectl -n istio-system describe pod pod-new; to go back to the version before: kubectl -n istio-system rollout undo deployment/istio-citadel"},
+		"rollout crashes":     {func(p *patient) { p.rollOut("CrashLoopBackOff") }, "deployment-ready failed", "pod-new is CrashLoopBackOff"},
+		"rollout lacks a map": {func(p *patient) { p.rollOut("CreateContainerConfigError") }, "deployment-ready failed", "pod-new is CreateContainerConfigError"},
+		"rollout given up": {func(p *patient) {
+			p.rollOut("PodInitializing")
+			p.Deployment.Value.Status.Conditions[0].Status, p.Deployment.Value.Status.Conditions[0].Reason = corev1.ConditionFalse, "ProgressDeadlineExceeded"
+		}, "deployment-ready failed", "the rollout has failed: ProgressDeadlineExceeded: of a test: pod-new is PodInitializing"},
+		"rollout, one on its way out": {func(p *patient) {
+			p.rollOut("ErrImagePull")
+			p.Pods.Value[2].DeletionTimestamp = new(metav1.NewTime(now))
+		}, "deployment-ready warning", ""},
+		"no lease":          {func(p *patient) { p.Lease.Value = nil }, "lease-held failed", "no replica has led yet"},
+		"given back":        {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("") }, "lease-held failed", "given back"},
+		"run out":           {func(p *patient) { p.renewed(-18 * time.Second) }, "lease-held failed", "pod-a_1 renewed it 18s ago, and it lasts 15s"},
+		"almost run out":    {func(p *patient) { p.renewed(-15 * time.Second) }, "", ""},
+		"renewed in future": {func(p *patient) { p.renewed(time.Second) }, "", ""},
+		"another leads":     {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("laptop_7") }, "leader-is-replica warning", "laptop, is no pod"},
+		"CA deleted":        {func(p *patient) { p.CASecret.Value = nil }, "ca-secret failed", "there is no CA"},
+		"CA emptied":        {func(p *patient) { p.CASecret.Value.Data = nil }, "ca-secret failed", "holds no certificate"},
 		"CA's key another's": {func(p *patient) {
 			p.CASecret.Value.Data[kube.CAKeyKey] = catest.KeyPEM(p.t, catest.Key(p.t, trust.ECDSAP256, "x"))
 		}, "ca-secret failed", "does not match the key"},
@@ -182,6 +197,21 @@ func empty(p *patient) World {
 
 func (p *patient) renewed(ago time.Duration) {
 	p.Lease.Value.Spec.RenewTime = new(metav1.NewMicroTime(now.Add(ago)))
+}
+
+func (p *patient) scale(replicas int32) {
+	p.Deployment.Value.Spec.Replicas = new(replicas)
+	p.Deployment.Value.Status = appsv1.DeploymentStatus{Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas}
+}
+
+// rollOut adds one pod of a new version, which waits.
+func (p *patient) rollOut(why string) {
+	p.Deployment.Value.Generation = 2
+	p.Deployment.Value.Status = appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 3, UpdatedReplicas: 1, ReadyReplicas: 2,
+		Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "ReplicaSetUpdated", Message: "of a test"}}}
+	next := pod("pod-new", false)
+	next.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: why}}}}
+	p.Pods.Value = append(p.Pods.Value, next)
 }
 
 func (p *patient) replaceCA() {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"citadel/ca/kube"
@@ -63,7 +64,7 @@ func (x *examination) replicas() {
 		r.Pods = append(r.Pods, describePod(pod))
 	}
 	slices.SortFunc(r.Pods, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
-	x.judgeReplicas(name, r)
+	x.judgeReplicas(name, r, x.rollout(d, r))
 }
 
 // noDeployment is in order where somebody holds the lease all the same.
@@ -78,17 +79,60 @@ func (x *examination) noDeployment(name string) {
 		"there is no Deployment %s", x.storage(Deployment))
 }
 
-func (x *examination) judgeReplicas(name string, r *Replicas) {
-	look := "look at the pods: kubectl -n " + x.Scope.StorageNamespace + " describe pods -l istio=citadel"
+// rollout is the change from one version to the next, where there is one.
+type rollout struct {
+	underWay bool
+	updated  int    // replicas of the new version
+	stuck    []Pod  // that will not become ready by themselves
+	failed   string // why the Deployment's controller gave up, if it did
+}
+
+func (x *examination) rollout(d *appsv1.Deployment, r *Replicas) rollout {
+	s := d.Status
+	out := rollout{updated: int(s.UpdatedReplicas)}
+	out.underWay = s.ObservedGeneration < d.Generation || out.updated < r.Wanted || s.Replicas > s.UpdatedReplicas
+	for _, c := range s.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse {
+			out.failed = c.Reason + ": " + c.Message
+		}
+	}
+	for _, p := range r.Pods {
+		if slices.Contains(stuckStates, p.State) {
+			out.stuck = append(out.stuck, p)
+		}
+	}
+	return out
+}
+
+// stuckStates are those that a pod does not leave by itself.
+var stuckStates = []string{"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError"}
+
+func (x *examination) judgeReplicas(name string, r *Replicas, out rollout) {
+	kubectl := "kubectl -n " + x.Scope.StorageNamespace
+	look := "look at the pods: " + kubectl + " describe pods -l istio=citadel"
+	undo := ""
+	if out.underWay {
+		undo = "; to go back to the version before: " + kubectl + " rollout undo deployment/" + Deployment
+	}
+	if len(out.stuck) > 0 {
+		look = "see why: " + kubectl + " describe pod " + out.stuck[0].Name
+	}
 	switch {
 	case r.Wanted == 0:
-		x.fail(name, "kubectl -n "+x.Scope.StorageNamespace+" scale deployment/"+Deployment+" --replicas 2", "Deployment %s is scaled to 0", x.storage(Deployment))
+		x.fail(name, kubectl+" scale deployment/"+Deployment+" --replicas 2", "Deployment %s is scaled to 0", x.storage(Deployment))
 	case r.Ready == 0:
-		x.fail(name, look+"; and at their log: kubectl logs", "none of %d replicas is ready%s", r.Wanted, x.waiting(r.Pods))
+		x.fail(name, look+"; and at their log: kubectl logs"+undo, "none of %d replicas is ready%s", r.Wanted, x.waiting(r.Pods))
+	case out.failed != "":
+		x.fail(name, look+undo, "%d of %d replicas are ready, and the rollout has failed: %s%s", r.Ready, r.Wanted, out.failed, x.waiting(r.Pods))
+	case len(out.stuck) > 0:
+		x.fail(name, look+undo, "%d of %d replicas are ready%s", r.Ready, r.Wanted, x.waiting(r.Pods))
+	case out.underWay:
+		x.warn(name, "wait for it: "+kubectl+" rollout status deployment/"+Deployment,
+			"a rollout is under way: %d of %d replicas are of the new version, and %d are ready", out.updated, r.Wanted, r.Ready)
 	case r.Ready < r.Wanted:
 		x.fail(name, look, "%d of %d replicas are ready%s", r.Ready, r.Wanted, x.waiting(r.Pods))
 	case r.Wanted == 1:
-		x.warn(name, "kubectl -n "+x.Scope.StorageNamespace+" scale deployment/"+Deployment+" --replicas 2",
+		x.warn(name, kubectl+" scale deployment/"+Deployment+" --replicas 2",
 			"the one replica is ready; when its node is lost, nothing is renewed until it is back")
 	default:
 		x.ok(name, "%d of %d replicas are ready", r.Ready, r.Wanted)
@@ -111,7 +155,7 @@ func (x *examination) waiting(pods []Pod) string {
 
 func describePod(pod corev1.Pod) Pod {
 	p := Pod{Name: pod.Name, State: string(pod.Status.Phase), Ready: Ready(pod)}
-	for _, c := range pod.Status.ContainerStatuses {
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		p.Restarts += int(c.RestartCount)
 		if c.State.Waiting != nil && c.State.Waiting.Reason != "" {
 			p.State = c.State.Waiting.Reason
