@@ -104,7 +104,7 @@ test: deps lint build controlplane ## everything: lint, unit, race, scripts, fuz
 	@echo "==> go test of integration/chart (the first run builds Helm's engine)"
 	@cd integration/chart && CGO_ENABLED=0 $(GO) test .
 	@$(MAKE) --no-print-directory fuzz
-	@test "$$(id -u)" = 0 || echo "==> NOT TESTED: integration/pods and the node of integration/controlplane, which need root" >&2
+	@test "$$(id -u)" = 0 || echo "==> NOT TESTED: integration/pods, integration/hosts and the node of integration/controlplane, which need root" >&2
 
 .PHONY: lint
 lint: ## gofmt, go mod tidy, go vet, staticcheck
@@ -147,7 +147,7 @@ generate: ## bring go.mod and generated code up to date (needs Debian's protobuf
 # with; promtool for the rules of alerts.
 PACKAGES := gcc:gcc libc6-dev:/usr/include/stdlib.h openssl:openssl gnutls-bin:certtool prometheus:promtool \
 	containerd:containerd runc:/usr/sbin/runc containernetworking-plugins:/usr/lib/cni/ptp nftables:/usr/sbin/nft iproute2:ip \
-	systemd:/lib/systemd/systemd rpm:rpm nginx-light:/usr/sbin/nginx curl:curl
+	systemd:/lib/systemd/systemd dbus:dbus-daemon polkitd:/usr/lib/polkit-1/polkitd rpm:rpm nginx-light:/usr/sbin/nginx curl:curl
 
 .PHONY: deps
 deps: ## install the Debian packages that the tests need (as root)
