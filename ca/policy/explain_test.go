@@ -14,7 +14,7 @@ func TestZeroDecisionDenies(t *testing.T) {
 	if e := d.Explain(); e.Verdict != Conflict || e.Server.By != "unknown" {
 		t.Errorf("%+v", e)
 	}
-	if d := new(Snapshot).Resolve(Query{Server: Server{Host: "a.b" + serviceSuffix}}); d.Verdict == OK || d.Symptom != UnknownWhatHolds {
+	if d := new(Snapshot).Resolve(Query{Server: Server{Host: "a.b" + serviceSuffix}}); d.Verdict == OK || d.Symptom != UnknownServer {
 		t.Errorf("the zero Snapshot: %+v", d)
 	}
 }

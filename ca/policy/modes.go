@@ -76,13 +76,13 @@ type Symptom string
 
 // The symptoms.
 const (
-	CurlExit56       Symptom = "curl_exit_56"               // reset by a server that wants TLS
-	CurlExit35       Symptom = "curl_exit_35"               // a TLS handshake with the wrong party fails
-	HTTP503          Symptom = "http_503"                   // the client's own sidecar answers
-	ConnectionReset  Symptom = "connection_reset"           // a raw TCP port has no status to report
-	TLSPassthrough   Symptom = "tls_passthrough_to_app"     // the application gets TLS that it may not speak
-	DependsOnServer  Symptom = "depends_on_external_server" // the server is outside of what can be known
-	UnknownWhatHolds Symptom = "unknown_server"             // nobody declares the host, or the endpoint
+	CurlExit56      Symptom = "curl_exit_56"               // reset by a server that wants TLS
+	CurlExit35      Symptom = "curl_exit_35"               // a TLS handshake with the wrong party fails
+	HTTP503         Symptom = "http_503"                   // the client's own sidecar answers
+	ConnectionReset Symptom = "connection_reset"           // a raw TCP port has no status to report
+	TLSPassthrough  Symptom = "tls_passthrough_to_app"     // the application gets TLS that it may not speak
+	DependsOnServer Symptom = "depends_on_external_server" // the server is outside of what can be known
+	UnknownServer   Symptom = "unknown_server"             // nobody declares the host, or the endpoint
 )
 
 // Generation is which rules hold. The zero value is Auto.

@@ -17,19 +17,19 @@ type Reason uint8
 
 // The reasons. ByObject says that Origin.Ref decided.
 const (
-	Unknown           Reason = iota // nobody declares the host, or the endpoint
-	ByObject                        // an object
-	ByDefault                       // nothing said anything
-	NoSidecar                       // this side has no proxy
-	External                        // the server is outside of the mesh
-	Headless                        // legacy: TCP ports of headless services
-	AutoMTLS                        // today's clients go by the server
-	ByAuthPolicy                    // mesh config
-	ExcludedByMesh                  // mesh config
-	noReasonFollowsIt               // the number of reasons
+	Unknown        Reason = iota // nobody declares the host, or the endpoint
+	ByObject                     // an object
+	ByDefault                    // nothing said anything
+	NoSidecar                    // this side has no proxy
+	External                     // the server is outside of the mesh
+	Headless                     // legacy: TCP ports of headless services
+	AutoMTLS                     // today's clients go by the server
+	ByAuthPolicy                 // mesh config
+	ExcludedByMesh               // mesh config
+	reasons                      // how many there are
 )
 
-var reasonWords = [noReasonFollowsIt]string{"unknown", "object", "default", "no-sidecar", "external", "headless", "auto-mtls",
+var reasonWords = [reasons]string{"unknown", "object", "default", "no-sidecar", "external", "headless", "auto-mtls",
 	"MeshConfig/authPolicy", "MeshConfig/mtlsExcludedServices"}
 
 // String is the word that cases use.

@@ -47,7 +47,7 @@ type Decision struct {
 // without; else the worst answer counts, which is a conflict before the
 // strictest server.
 func (s *Snapshot) Resolve(q Query) Decision {
-	d := Decision{snapshot: s, query: q, Symptom: UnknownWhatHolds}
+	d := Decision{snapshot: s, query: q, Symptom: UnknownServer}
 	c := call{s: s, q: q, svc: s.find(q.Server.Host, q.Client.Namespace)}
 	if c.svc == nil {
 		return d
