@@ -128,14 +128,15 @@ func TestLook(t *testing.T) {
 			p.rollOut("ErrImagePull")
 			p.Pods.Value[2].DeletionTimestamp = new(metav1.NewTime(now))
 		}, "deployment-ready warning", ""},
-		"no lease":          {func(p *patient) { p.Lease.Value = nil }, "lease-held failed", "no replica has led yet"},
-		"given back":        {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("") }, "lease-held failed", "given back"},
-		"run out":           {func(p *patient) { p.renewed(-18 * time.Second) }, "lease-held failed", "pod-a_1 renewed it 18s ago, and it lasts 15s"},
-		"almost run out":    {func(p *patient) { p.renewed(-15 * time.Second) }, "", ""},
-		"renewed in future": {func(p *patient) { p.renewed(time.Second) }, "", ""},
-		"another leads":     {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("laptop_7") }, "leader-is-replica warning", "laptop, is no pod"},
-		"CA deleted":        {func(p *patient) { p.CASecret.Value = nil }, "ca-secret failed", "there is no CA"},
-		"CA emptied":        {func(p *patient) { p.CASecret.Value.Data = nil }, "ca-secret failed", "holds no certificate"},
+		"no lease":            {func(p *patient) { p.Lease.Value = nil }, "lease-held failed", "no replica has led yet"},
+		"given back just now": {func(p *patient) { p.giveBack(3 * time.Second) }, "lease-held warning", "it was given back 3s ago"},
+		"given back for good": {func(p *patient) { p.giveBack(16 * time.Second) }, "lease-held failed", "given back"},
+		"run out":             {func(p *patient) { p.renewed(-18 * time.Second) }, "lease-held failed", "pod-a_1 renewed it 18s ago, and it lasts 15s"},
+		"almost run out":      {func(p *patient) { p.renewed(-15 * time.Second) }, "", ""},
+		"renewed in future":   {func(p *patient) { p.renewed(time.Second) }, "", ""},
+		"another leads":       {func(p *patient) { p.Lease.Value.Spec.HolderIdentity = new("laptop_7") }, "leader-is-replica warning", "laptop, is no pod"},
+		"CA deleted":          {func(p *patient) { p.CASecret.Value = nil }, "ca-secret failed", "there is no CA"},
+		"CA emptied":          {func(p *patient) { p.CASecret.Value.Data = nil }, "ca-secret failed", "holds no certificate"},
 		"CA's key another's": {func(p *patient) {
 			p.CASecret.Value.Data[kube.CAKeyKey] = catest.KeyPEM(p.t, catest.Key(p.t, trust.ECDSAP256, "x"))
 		}, "ca-secret failed", "does not match the key"},
@@ -212,6 +213,12 @@ func (p *patient) rollOut(why string) {
 	next := pod("pod-new", false)
 	next.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: why}}}}
 	p.Pods.Value = append(p.Pods.Value, next)
+}
+
+// giveBack does as client-go does.
+func (p *patient) giveBack(ago time.Duration) {
+	p.Lease.Value.Spec.HolderIdentity, p.Lease.Value.Spec.LeaseDurationSeconds = new(""), new(int32(1))
+	p.renewed(-ago)
 }
 
 func (p *patient) replaceCA() {

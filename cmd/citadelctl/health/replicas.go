@@ -201,6 +201,8 @@ func (x *examination) leader() {
 	l.Expired = age > life+leaseSlack
 	const remedy = "nothing is renewed until a replica leads: see that one runs and reaches the API server; its log says why it does not lead"
 	switch {
+	case x.HandedOver():
+		x.warn(name, "wait: the next replica takes it within seconds; ask again", "nobody holds Lease %s: it was given back %s ago", x.storage(kube.LeaseName), inspect.Span(max(age, 0)))
 	case l.Holder == "":
 		x.fail(name, remedy, "nobody holds Lease %s: it was given back", x.storage(kube.LeaseName))
 	case l.Expired:
@@ -209,6 +211,21 @@ func (x *examination) leader() {
 		x.ok(name, "%s leads, and renewed its lease %s ago", l.Holder, inspect.Span(max(age, 0)))
 		x.holder(l.Holder)
 	}
+}
+
+// handover is how long a lease that was given back may be nobody's: as long as
+// one lasts by default. What it says itself, then, is a second.
+const handover = 15 * time.Second
+
+// HandedOver tells whether the leader has just given the lease back, so that
+// another is about to take it.
+func (w World) HandedOver() bool {
+	lease := w.Lease.Value
+	if w.Lease.Unknown != "" || lease == nil || lease.Spec.RenewTime == nil {
+		return false
+	}
+	holder := lease.Spec.HolderIdentity
+	return (holder == nil || *holder == "") && w.Now.Sub(lease.Spec.RenewTime.Time) <= handover
 }
 
 // leaseSlack is for clocks that differ by a little.
