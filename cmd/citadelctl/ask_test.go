@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
@@ -39,6 +40,7 @@ func (w *world) ask(r *http.Request) (any, bool) {
 		return review, ok
 	case strings.Contains(r.URL.Path, "/proxy/") && who == "admin":
 		pod, page, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/v1/namespaces/istio-system/pods/http:"), "/proxy/")
+		w.pods = slices.DeleteFunc(w.pods, func(p corev1.Pod) bool { return p.Name == w.fleeting && strings.HasPrefix(pod, p.Name+":") })
 		text, ok := w.pages[pod+" "+page]
 		return text, ok
 	}

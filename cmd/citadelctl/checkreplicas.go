@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"citadel/cmd/citadelctl/health"
 )
@@ -52,13 +53,17 @@ func (f *installFlags) some(names []string) string {
 	return text
 }
 
-// askReplicas asks each ready replica, by way of the API server, how it is. Who
-// may not is told so: the readiness that the kubelet sees was looked at.
+// askReplicas asks each ready replica that stays, by way of the API server, how
+// it is. Who may not is told so: the readiness that the kubelet sees was looked at.
 func (c *cluster) askReplicas(ctx context.Context, w health.World) ([]health.Check, error) {
 	var checks []health.Check
-	leaders := 0
+	leaders, moving := 0, w.HandedOver()
 	for _, pod := range w.Pods.Value {
 		port := monitoringPort(pod)
+		if pod.DeletionTimestamp != nil {
+			moving = true // it may lead until the end
+			continue
+		}
 		if !health.Ready(pod) || port == 0 {
 			continue
 		}
@@ -70,6 +75,10 @@ func (c *cluster) askReplicas(ctx context.Context, w health.World) ([]health.Che
 		if errors.Is(err, context.Canceled) {
 			return nil, err
 		}
+		if err != nil && c.leaves(ctx, pod) {
+			moving = true
+			continue
+		}
 		checks = append(checks, check)
 		if metrics["citadel_leader"] == 1 {
 			leaders++
@@ -80,9 +89,15 @@ func (c *cluster) askReplicas(ctx context.Context, w health.World) ([]health.Che
 		}
 	}
 	if len(checks) > 0 {
-		checks = append(checks, oneLeader(leaders))
+		checks = append(checks, oneLeader(leaders, moving))
 	}
 	return checks, nil
+}
+
+// leaves tells whether a pod that was there is gone by now, or about to be.
+func (c *cluster) leaves(ctx context.Context, pod corev1.Pod) bool {
+	now, err := c.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	return apierrors.IsNotFound(err) || err == nil && now.DeletionTimestamp != nil
 }
 
 func monitoringPort(pod corev1.Pod) int32 {
@@ -121,12 +136,15 @@ func gauges(text []byte) map[string]float64 {
 	return values
 }
 
-func oneLeader(n int) health.Check {
+// oneLeader: none is no failure while the lease moves from one to another.
+func oneLeader(n int, moving bool) health.Check {
 	check := health.Check{Section: "monitoring", Name: "one-leader", Outcome: health.Failed}
-	switch n {
-	case 0:
+	switch {
+	case n == 0 && moving:
+		check.Outcome, check.Message, check.Remedy = health.Warned, "no replica that stays says that it leads yet", "wait: the next replica takes the lease within seconds; ask again"
+	case n == 0:
 		check.Message, check.Remedy = "no replica says that it leads", "where another citadel holds the lease, stop it; otherwise see that the replicas may read and write the lease"
-	case 1:
+	case n == 1:
 		check.Outcome, check.Message = health.Passed, "one replica says that it leads"
 	default:
 		check.Message, check.Remedy = fmt.Sprintf("%d replicas say that they lead", n), "ask again in a moment; where it stays so, their flags name different leases, or --leader-elect is off"

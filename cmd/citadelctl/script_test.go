@@ -129,6 +129,7 @@ func kubeconfigs(t *testing.T, w *world) []byte {
 	sick, _ := newSickWorld(t).serve(t)
 	bare, _ := (&world{namespaces: []string{"default"}, minor: "36"}).serve(t)
 	crowded, _ := newCrowdedWorld(t).serve(t)
+	moving, _ := newMovingWorld(t).serve(t)
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: admin
@@ -138,6 +139,7 @@ clusters:
 - {name: sick, cluster: {server: %[4]q, certificate-authority-data: %[2]q}}
 - {name: bare, cluster: {server: %[5]q, certificate-authority-data: %[2]q}}
 - {name: crowded, cluster: {server: %[6]q, certificate-authority-data: %[2]q}}
+- {name: moving, cluster: {server: %[7]q, certificate-authority-data: %[2]q}}
 - {name: gone, cluster: {server: "https://127.0.0.1:1"}}
 users:
 - {name: admin, user: {token: admin}}
@@ -158,5 +160,6 @@ contexts:
 - {name: bare, context: {cluster: bare, user: admin}}
 - {name: bare-poor, context: {cluster: bare, user: poor}}
 - {name: crowded, context: {cluster: crowded, user: admin}}
-`, here, base64.StdEncoding.EncodeToString(roots), well, sick, bare, crowded)
+- {name: moving, context: {cluster: moving, user: admin}}
+`, here, base64.StdEncoding.EncodeToString(roots), well, sick, bare, crowded, moving)
 }

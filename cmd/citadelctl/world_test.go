@@ -34,6 +34,7 @@ type world struct {
 	terminating string // one of them
 	deployments []appsv1.Deployment
 	pods        []corev1.Pod
+	fleeting    string // one of them, gone once it is asked
 	leases      []coordinationv1.Lease
 	services    []corev1.Service
 	pages       map[string]string // by pod:port and page

@@ -77,6 +77,18 @@ func newSickWorld(t *testing.T) *world {
 	return w
 }
 
+// newMovingWorld is in a rollout: the leader is on its way out, and another pod
+// goes the moment it is asked.
+func newMovingWorld(t *testing.T) *world {
+	w := newHealthyWorld(t)
+	w.pods[0].DeletionTimestamp, w.pods[0].DeletionGracePeriodSeconds = new(metav1.Now()), new(int64(30))
+	going := *w.pods[1].DeepCopy()
+	going.Name = "istio-citadel-c"
+	w.pods, w.fleeting = append(w.pods, going), going.Name
+	delete(w.pages, "istio-citadel-a:15014 readyz")
+	return w
+}
+
 // newCrowdedWorld is an old cluster with another authority at work, and a
 // namespace that is going away.
 func newCrowdedWorld(t *testing.T) *world {
