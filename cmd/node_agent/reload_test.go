@@ -128,7 +128,8 @@ func catcher(t *testing.T) (pid int, caught string) {
 	t.Helper()
 	dir := t.TempDir()
 	caught = filepath.Join(dir, "caught")
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "trap 'echo x >> "+caught+"' HUP; : > "+caught+"; while :; do sleep 0.02; done")
+	// Not HUP: where that was ignored before (nohup), a shell cannot trap it.
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "trap 'echo x >> "+caught+"' USR1; : > "+caught+"; while :; do sleep 0.02; done")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func catcher(t *testing.T) (pid int, caught string) {
 func TestReloadSignal(t *testing.T) {
 	pid, caught := catcher(t)
 	for _, text := range []string{strconv.Itoa(pid), " " + strconv.Itoa(pid) + "\n"} {
-		if err := reloads(t, "--reload-signal="+written(t, text)+":HUP")(t.Context()); err != nil {
+		if err := reloads(t, "--reload-signal="+written(t, text)+":USR1")(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -206,7 +207,7 @@ func TestPIDFileRace(t *testing.T) {
 		}
 		return pid, err
 	}
-	if err := sendTo(file, syscall.SIGHUP, read); err != nil || reads != 4 {
+	if err := sendTo(file, syscall.SIGUSR1, read); err != nil || reads != 4 {
 		t.Errorf("%v after %d reads", err, reads)
 	}
 	within(t, func() error {
