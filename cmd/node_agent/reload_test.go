@@ -68,7 +68,17 @@ func cut(t *testing.T) context.Context {
 // TestReloadThatHangs is killed with all that it started.
 func TestReloadThatHangs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
-	err := reloads(t, "--reload-command=sleep 600 & echo $! >"+file+"; wait")(cut(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // its time is over once there is something to kill
+		for ctx.Err() == nil {
+			if _, err := readPID(file); err == nil {
+				cancel()
+			}
+			<-time.After(time.Millisecond)
+		}
+	}()
+	err := reloads(t, "--reload-command=sleep 600 & echo $! >"+file+".new; mv "+file+".new "+file+"; wait")(ctx)
 	if err == nil || !strings.Contains(err.Error(), "it took longer than 30s") {
 		t.Errorf("%v", err)
 	}
@@ -123,7 +133,7 @@ func TestReloadUnit(t *testing.T) {
 	}
 }
 
-// catcher is a process of ours that notes SIGHUP.
+// catcher is a process of ours that notes SIGUSR1.
 func catcher(t *testing.T) (pid int, caught string) {
 	t.Helper()
 	dir := t.TempDir()
