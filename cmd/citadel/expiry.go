@@ -24,7 +24,7 @@ func warnOfExpiry(ctx context.Context, log *slog.Logger, a *ca.Authority) {
 		for name, end := range endings(a) {
 			if left := time.Until(end); left < expirySoon {
 				log.Warn("certificate of the authority expires soon: replace it", "certificate", name,
-					"notAfter", end.UTC(), "left", left.Round(time.Minute))
+					"notAfter", end.UTC(), "left", left.Round(time.Minute).String()) // a number would be nanoseconds
 			}
 		}
 		select {
