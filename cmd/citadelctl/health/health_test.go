@@ -140,7 +140,7 @@ func TestLook(t *testing.T) {
 		"CA's key another's": {func(p *patient) {
 			p.CASecret.Value.Data[kube.CAKeyKey] = catest.KeyPEM(p.t, catest.Key(p.t, trust.ECDSAP256, "x"))
 		}, "ca-secret failed", "does not match the key"},
-		"CA replaced":        {func(p *patient) { p.replaceCA() }, "roots-of-ca failed", "that the roots in force lack"},
+		"CA replaced":        {func(p *patient) { p.replaceCA() }, "roots-of-ca failed", "lack if the CA was changed on purpose, its root-cert.pem (or --root-cert) must also hold the roots in force, until all Secrets are renewed"},
 		"CA in files":        {func(p *patient) { p.FromFiles, p.CASecret.Value = true, nil }, "ca-secret warning", "cannot be seen from here"},
 		"operator's CA":      {func(p *patient) { p.Plugged.Value, p.CASecret.Value = p.CASecret.Value.DeepCopy(), nil; p.plug() }, "", ""},
 		"ends soon":          {func(p *patient) { p.age(20 * 24 * time.Hour) }, "ca-life failed, roots-life failed", "ends in 20d"},

@@ -176,7 +176,8 @@ func (x *examination) rootsOfCA() {
 	}
 	for _, root := range x.signer.roots {
 		if !slices.ContainsFunc(x.inForce.certs, root.Equal) {
-			x.fail(name, "if the CA was changed on purpose, restart citadel: kubectl -n "+x.Scope.StorageNamespace+" rollout restart deployment/"+Deployment+
+			x.fail(name, "if the CA was changed on purpose, its root-cert.pem (or --root-cert) must also hold the roots in force, until all Secrets are renewed and programs have reloaded them, "+
+				"or peers will not trust each other meanwhile; then restart citadel: kubectl -n "+x.Scope.StorageNamespace+" rollout restart deployment/"+Deployment+
 				"; otherwise restore the Secret from a backup before anything restarts", "the CA in %s is below a root, %s, that the roots in force lack", x.report.Authority.Source, trust.Name(root))
 			return
 		}
