@@ -1,18 +1,27 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
 	"citadel/ca/kube"
 	"citadel/ca/trust"
+	"citadel/secretcontroller"
 )
 
 // loadAuthority gets the signer from where the flags say, and makes an
@@ -33,7 +42,79 @@ func (p *process) loadAuthority(ctx context.Context, s stores) (*ca.Authority, k
 	if err != nil && signer.place != "" {
 		err = fmt.Errorf("CA in %s: %w", signer.place, err)
 	}
+	if err == nil && p.cfg.client != nil {
+		p.warnOfOtherRoots(ctx, signer.Signer)
+	}
 	return authority, signer, err
+}
+
+// publishedLimit is how long the start waits for the roots of before: a warning
+// is not worth more.
+const publishedLimit = 5 * time.Second
+
+// warnOfOtherRoots tells, while nothing has been written yet, of a change of
+// roots in which peers will not trust each other for a while.
+func (p *process) warnOfOtherRoots(ctx context.Context, signer *trust.Signer) {
+	ctx, cancel := context.WithTimeout(ctx, publishedLimit)
+	defer cancel()
+	published, err := p.cfg.publishedRoots(ctx)
+	if err != nil {
+		p.log.Info("roots that are published now could not be read, and are not compared with those in use", "err", err)
+		return
+	}
+	now := time.Now()
+	published = slices.DeleteFunc(published, func(root *x509.Certificate) bool { return now.After(root.NotAfter) })
+	if len(published) == 0 {
+		return
+	}
+	lost := slices.DeleteFunc(slices.Clone(published), func(root *x509.Certificate) bool { return slices.ContainsFunc(signer.Roots(), root.Equal) })
+	change := []any{"published", fingerprints(published), "inUse", fingerprints(signer.Roots()), "secretsRenewedBy", now.Add(p.cfg.rootWindow).UTC()}
+	if len(lost) > 0 {
+		p.log.Warn("roots that are published now are not among those in use: peers with certificates of the old roots are not trusted "+
+			"by those whose Secrets have been renewed; while there are such peers, put the old roots into root-cert.pem (or --root-cert) too, "+
+			"until all Secrets are renewed and programs have reloaded them", append(change, "missing", fingerprints(lost))...)
+	}
+	_, err = signer.Cert().Verify(x509.VerifyOptions{CurrentTime: now, Roots: trust.Pool(published), Intermediates: trust.Pool(signer.Chain()), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err != nil {
+		p.log.Warn("the signing certificate is not below the roots that are published now: peers whose Secrets are not renewed yet do not trust "+
+			"what it signs; to change without a gap, let the CA of before sign and publish the new root too (--root-cert), until all Secrets hold both", change...)
+	}
+}
+
+// publishedRoots are those of the ConfigMap of old agents, which is in the
+// storage namespace whether that is managed or not. It holds the chain, too. A
+// list of one asks for no right but that of the controller's watch.
+func (c *config) publishedRoots(ctx context.Context) ([]*x509.Certificate, error) {
+	name := secretcontroller.LegacyConfigMap
+	list, err := c.client.CoreV1().ConfigMaps(c.namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	if err != nil {
+		return nil, fmt.Errorf("read ConfigMap %s/%s: %w", c.namespace, name, err)
+	}
+	for _, cm := range list.Items {
+		if cm.Name != name || cm.Data[secretcontroller.LegacyRootsKey] == "" {
+			continue
+		}
+		text, err := base64.StdEncoding.DecodeString(cm.Data[secretcontroller.LegacyRootsKey])
+		if err != nil {
+			return nil, fmt.Errorf("ConfigMap %s/%s: %w", c.namespace, name, err)
+		}
+		certs, err := trust.ParseCertificates(text)
+		if err != nil {
+			return nil, fmt.Errorf("ConfigMap %s/%s: %s %w", c.namespace, name, secretcontroller.LegacyRootsKey, err)
+		}
+		return slices.DeleteFunc(certs, func(cert *x509.Certificate) bool { return !bytes.Equal(cert.RawIssuer, cert.RawSubject) }), nil
+	}
+	return nil, nil
+}
+
+// fingerprints name certificates beyond doubt.
+func fingerprints(certs []*x509.Certificate) []string {
+	var names []string
+	for _, cert := range certs {
+		sum := sha256.Sum256(cert.Raw)
+		names = append(names, trust.Name(cert)+" sha256:"+hex.EncodeToString(sum[:]))
+	}
+	return names
 }
 
 // authority makes one that signs as the flags say.
