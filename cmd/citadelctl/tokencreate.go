@@ -29,7 +29,7 @@ const (
 
 // What a host is told to do with a token.
 const (
-	hostTokenFile = "/etc/citadel/join-token"
+	hostTokenFile = "/etc/credstore/citadel-join-token" // where the unit looks
 	hostUnit      = "istio-auth-node-agent.service"
 )
 

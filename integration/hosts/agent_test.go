@@ -25,10 +25,12 @@ func (h *host) installFromSource(t *testing.T) {
 	h.run(t, "make -C /run/test/source install BIN=$(echo /run/test/programs/linux-*)")
 }
 
-// invite lets the host join as service account vm/web.
+// invite lets the host join as service account vm/web, as citadelctl tells.
 func (h *host) invite(t *testing.T) {
 	t.Helper()
-	token := authority.run(t, "citadelctl token create --state-dir /var/lib/citadel --trust-domain "+trustDomain+" --namespace vm --service-account web --address 10.77.0.1:8060")
+	token := authority.run(t, `hint=$(mktemp)
+		citadelctl token create --state-dir /var/lib/citadel --trust-domain `+trustDomain+` --namespace vm --service-account web --address 10.77.0.1:8060 2>$hint
+		grep -q 'install -D -m 0600 /dev/stdin /etc/credstore/citadel-join-token' $hint && grep -q 'systemctl enable --now `+unit+`' $hint`)
 	h.write(t, "/etc/credstore/citadel-join-token", "0600", token+"\n")
 }
 
