@@ -95,6 +95,31 @@ func TestNothingToJoinWith(t *testing.T) {
 	h.is(t, "LoadState=not-found", "ActiveState=inactive")
 }
 
+// TestFilesOfTheAncestors: key, chain and root were copied to the host, and the
+// CA's address is in the unit's settings.
+func TestFilesOfTheAncestors(t *testing.T) {
+	t.Parallel()
+	h := start(t, "ancestral")
+	h.installPackage(t)
+	h.invite(t)
+	h.run(t, "systemctl start "+unit)
+	first := h.supplied(t, "")
+	h.run(t, `
+		systemctl stop `+unit+`
+		mkdir /run/files
+		cp --dereference /etc/certs/*.pem /run/files/
+		rm -r /etc/certs/*.pem /etc/certs/.citadel /etc/credstore/citadel-join-token /var/lib/istio-auth-node-agent
+		cp /run/files/*.pem /etc/certs/
+		chown istio-agent:istio-certs /etc/certs/*.pem
+		echo NODE_AGENT_CA_ADDRESS=10.77.0.1:8060 >>/etc/default/istio-auth-node-agent
+		systemctl start `+unit+`
+		node_agent renew`)
+	if s := h.supplied(t, first.Serial); s.RenewedBy != "certificate" || s.Identity != first.Identity {
+		t.Errorf("%+v", s)
+	}
+	h.verified(t)
+}
+
 // TestWatchdog ends an agent whose loop is stuck, here in a program that takes
 // its time to read the files, and another goes on.
 func TestWatchdog(t *testing.T) {
@@ -131,7 +156,7 @@ func TestLinkDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, patience, func() error {
-		_, err := h.sh("systemctl show --property=StatusText " + unit + " | grep 'none: expired .* failed [0-9]* times, next try at'")
+		_, err := h.sh("systemctl show --property=StatusText " + unit + " | grep 'expired [0-9a-z.]* ago.* failed [0-9]* times, next try at'")
 		return err
 	})
 	h.is(t, "ActiveState=active", "MainPID="+process)
