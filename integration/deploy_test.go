@@ -244,8 +244,12 @@ func TestSelectorsFindThePods(t *testing.T) {
 	if budget.Spec.MaxUnavailable.IntValue() >= int(*deployment.Spec.Replicas) {
 		t.Error("all replicas may go at once")
 	}
+	var let []networkingv1.NetworkPolicyPort
+	for _, rule := range policy.Spec.Ingress {
+		let = append(let, rule.Ports...)
+	}
 	for _, port := range spec.Containers[0].Ports {
-		if !slices.ContainsFunc(policy.Spec.Ingress[0].Ports, func(p networkingv1.NetworkPolicyPort) bool { return p.Port.IntVal == port.ContainerPort }) {
+		if !slices.ContainsFunc(let, func(p networkingv1.NetworkPolicyPort) bool { return p.Port.IntVal == port.ContainerPort }) {
 			t.Errorf("the NetworkPolicy shuts port %d", port.ContainerPort)
 		}
 	}

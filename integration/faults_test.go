@@ -208,6 +208,7 @@ func TestChangesWhileTheWatchesAreDownAreNotMissed(t *testing.T) {
 	unowned := right(t, gone, roots).DeepCopy() // garbage collection does not know of it
 	unowned.OwnerReferences, unowned.Labels = nil, nil
 	must(plane.Client.CoreV1().Secrets(ns).Update(t.Context(), unowned, metav1.UpdateOptions{}))(t)
+	within(t, patience, func() error { _, err := getSecret(t.Context(), ns, "default"); return err }) // or it is on its way
 
 	middle.Break(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if r.Method == http.MethodGet && !strings.Contains(r.URL.Path, "/leases") {

@@ -195,7 +195,7 @@ func tail(text string, count int) string {
 }
 
 // signature is a record of citadel's own audit stream.
-type signature struct{ Stage, Identity, Serial, Evidence string }
+type signature struct{ Stage, Identity, Method, Serial, Evidence string }
 
 // signatures are all records so far.
 func (p *process) signatures(t *testing.T) []signature {

@@ -184,7 +184,12 @@ func TestBansByCommand(t *testing.T) {
 	if err := plane.Client.CoreV1().Secrets(ns).Delete(t.Context(), secret.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	one.says(t, "/ns/"+ns+"/sa/web is banned") // it leads: the other came later
+	within(t, patience, func() error { // by the one that leads
+		if said := "/ns/" + ns + "/sa/web is banned"; !strings.Contains(one.read(t, "log")+other.read(t, "log"), said) {
+			return fmt.Errorf("no citadel says %q", said)
+		}
+		return nil
+	})
 	if _, err := plane.Client.CoreV1().Secrets(ns).Get(t.Context(), secret.Name, metav1.GetOptions{}); err == nil {
 		t.Error("who is banned gets a Secret")
 	}
