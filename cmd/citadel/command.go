@@ -2,26 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"citadel/cmd/internal/daemon"
 )
-
-// The exit codes.
-const (
-	exitOK      = 0
-	exitFailure = 1
-	exitUsage   = 2
-)
-
-// usageError is a mistake on the command line, in the environment, or in a file
-// that these name.
-type usageError struct{ error }
 
 const example = `  # in a cluster, as deploy/ runs it
   citadel
@@ -39,17 +26,7 @@ const example = `  # in a cluster, as deploy/ runs it
 
 // run is the whole program but for the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	cmd := newCommand(args, stdout, stderr)
-	err := cmd.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	fmt.Fprintf(stderr, "citadel: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
-		fmt.Fprintln(stderr, "See 'citadel --help'.")
-		return exitUsage
-	}
-	return exitFailure
+	return daemon.Execute(ctx, newCommand(args, stdout, stderr), stderr)
 }
 
 func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
@@ -63,11 +40,7 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 			"its CSR API. With --state-dir it does the latter alone, without Kubernetes. Each flag can also\n" +
 			"be set by the environment: CITADEL_ and its name in capitals, with _ for -. Flags of Istio's\n" +
 			"Citadel that do nothing here are accepted with a warning, and not listed.",
-		Example:       example,
-		Version:       daemon.BuildVersion().String(),
-		Args:          cobra.ArbitraryArgs, // checked with the flags
-		SilenceErrors: true, SilenceUsage: true,
-		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // ReportUnknown tells
+		Example: example,
 		RunE: func(cmd *cobra.Command, rest []string) error {
 			flags.ReportUnknown(cmd.Flags(), args)
 			if err := noArguments(cmd, rest); err != nil {
@@ -76,22 +49,11 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 			flags.ReadEnvironment(cmd.Flags())
 			cfg, err := opts.validate(cmd.Flags())
 			if err != nil {
-				return usageError{err}
+				return daemon.UsageError{Err: err}
 			}
 			return serve(cmd.Context(), cfg, flags.Warnings(), stdout, stderr)
 		},
 	}
-	cmd.Flags().Bool("version", false, "print the version") // without cobra's -v, which was the ancestor's verbosity
-	flags.AddTo(cmd.Flags())
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if _, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && !cmd.HasParent() { // the last argument: all others are read
-			flags.Report(err)
-			err = cmd.RunE(cmd, nil)
-		}
-		return usageError{err}
-	})
 	cmd.SetUsageFunc(func(*cobra.Command) error {
 		fmt.Fprintf(stdout, "Usage:\n  citadel [flags]\n  citadel probe --probe-path file --interval duration\n  citadel version\n\nExamples:\n%s\n", example)
 		flags.Usage(stdout)
@@ -101,18 +63,13 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 	cmd.AddCommand(newProbe(stdout), &cobra.Command{Use: "version", Short: "Print the version", Args: noArguments, Run: func(*cobra.Command, []string) {
 		fmt.Fprintln(stdout, daemon.BuildVersion())
 	}})
-	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.InitDefaultHelpCmd()
-	cmd.SetArgs(args)
-	if found, _, err := cmd.Find(args); err == nil && found == cmd {
-		cmd.SetArgs(daemon.WellFormed(cmd.Flags(), args))
-	}
+	flags.Complete(cmd, args, stdout, stderr)
 	return cmd
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
+		return daemon.UsageError{Err: fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
 	}
 	return nil
 }

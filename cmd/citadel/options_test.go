@@ -189,7 +189,7 @@ func TestAncestorsFlags(t *testing.T) {
 				args = []string{"--liveness-probe-interval=60s", arg[:len(arg)-len(a.value)] + filepath.Join(t.TempDir(), "ca.liveness")}
 			}
 			code, stdout, stderr := runCitadel(t, args...)
-			if code != exitOK || stdout != "" || !strings.Contains(stderr, "authority is not loaded yet") {
+			if code != daemon.ExitOK || stdout != "" || !strings.Contains(stderr, "authority is not loaded yet") {
 				t.Fatalf("%s: exit code %d, %q %q", arg, code, stdout, stderr)
 			}
 			dashed := "--" + name

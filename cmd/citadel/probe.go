@@ -37,7 +37,7 @@ func newProbe(stdout io.Writer) *cobra.Command {
 				problems = append(problems, fmt.Errorf("--interval: %s must be above zero, and above citadel's --liveness-probe-interval", interval))
 			}
 			if len(problems) > 0 {
-				return usageError{errors.Join(problems...)}
+				return daemon.UsageError{Err: errors.Join(problems...)}
 			}
 			if err := daemon.CheckLiveness(path, interval, time.Now()); err != nil {
 				return err

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"citadel/cmd/internal/daemon"
 )
 
 // output is where a test's citadel writes, from many goroutines.
@@ -94,7 +96,7 @@ func TestStopsWhileTheAPIServerIsAway(t *testing.T) {
 			}
 			begun := time.Now()
 			cancel()
-			if code := <-ended; code != exitOK || time.Since(begun) > 5*time.Second {
+			if code := <-ended; code != daemon.ExitOK || time.Since(begun) > 5*time.Second {
 				t.Errorf("ended after %s with code %d: %s", time.Since(begun), code, stderr.String())
 			}
 			if !strings.Contains(stderr.String(), "citadel stopped") || !strings.Contains(stderr.String(), "connection refused") {

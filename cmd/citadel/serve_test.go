@@ -23,6 +23,7 @@ import (
 	"citadel/ca"
 	"citadel/ca/catest"
 	"citadel/ca/kube"
+	"citadel/cmd/internal/daemon"
 	"citadel/secretcontroller"
 )
 
@@ -182,7 +183,7 @@ func TestMonitoringPortInUse(t *testing.T) {
 	port := busyPort(t)
 	var stderr output
 	code := run(t.Context(), []string{"--kube-config", nowhere(t), "--monitoring-port", port}, &output{}, &stderr)
-	if code != exitFailure || !strings.Contains(stderr.String(), "listen on --monitoring-port") {
+	if code != daemon.ExitFailure || !strings.Contains(stderr.String(), "listen on --monitoring-port") {
 		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
 }

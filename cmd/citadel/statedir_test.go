@@ -318,7 +318,7 @@ func TestOneCitadelForADirectory(t *testing.T) {
 	err := <-second.ended
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if want := fmt.Sprintf("--state-dir: %s is in use by another citadel (process %d): stop that one", s.dir, s.cmd.Process.Pid); !ok ||
-		exit.ExitCode() != exitFailure || !strings.Contains(second.log.String(), want) {
+		exit.ExitCode() != daemon.ExitFailure || !strings.Contains(second.log.String(), want) {
 		t.Errorf("%v: %s", err, second.log)
 	}
 	s.kill(t)

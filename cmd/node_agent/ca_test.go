@@ -25,6 +25,7 @@ import (
 	"citadel/ca/caserver"
 	"citadel/ca/catest"
 	"citadel/ca/trust"
+	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent"
 	auth "citadel/proto/istio/v1/auth"
 )
@@ -233,7 +234,7 @@ func (h *host) runs(until string, flags ...string) (log string, s nodeagent.Stat
 		h.t.Errorf("status: %v: %s", err, stdout.String())
 	}
 	cancel()
-	if code := <-ended; code != exitOK {
+	if code := <-ended; code != daemon.ExitOK {
 		h.t.Errorf("ended with code %d: %s", code, stderr)
 	}
 	return stderr.String(), s

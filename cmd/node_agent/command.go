@@ -2,27 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"citadel/cmd/internal/daemon"
 )
-
-// The exit codes.
-const (
-	exitOK      = 0
-	exitFailure = 1
-	exitUsage   = 2
-)
-
-// usageError is a mistake on the command line, in the environment, or in a file
-// that these name.
-type usageError struct{ error }
 
 const example = `  # join by a token that citadelctl token create printed, and keep /etc/certs filled
   node_agent --join-token-file /etc/citadel/join-token
@@ -38,16 +25,7 @@ const example = `  # join by a token that citadelctl token create printed, and k
 
 // run is the whole program but for the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := newCommand(args, stdout, stderr).ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	fmt.Fprintf(stderr, "node_agent: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
-		fmt.Fprintln(stderr, "See 'node_agent --help'.")
-		return exitUsage
-	}
-	return exitFailure
+	return daemon.Execute(ctx, newCommand(args, stdout, stderr), stderr)
 }
 
 func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
@@ -60,11 +38,7 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 			"in time. Each flag can also be set by the environment (NODE_AGENT_ and its name in capitals, with\n" +
 			"_ for -) and in the YAML file of --config. Flags of Istio's node agent that do nothing here are\n" +
 			"accepted with a warning, and not listed.",
-		Example:       example,
-		Version:       daemon.BuildVersion().String(),
-		Args:          cobra.ArbitraryArgs, // checked with the flags
-		SilenceErrors: true, SilenceUsage: true,
-		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // ReportUnknown tells
+		Example: example,
 		RunE: func(cmd *cobra.Command, rest []string) error {
 			flags.ReportUnknown(cmd.Flags(), args)
 			if err := noArguments(cmd, rest); err != nil {
@@ -77,22 +51,11 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 			}
 			cfg, err := opts.validate(cmd.Flags())
 			if err != nil {
-				return usageError{err}
+				return daemon.UsageError{Err: err}
 			}
 			return serve(cmd.Context(), cfg, flags.Warnings(), stderr)
 		},
 	}
-	cmd.Flags().Bool("version", false, "print the version") // without cobra's -v, which was the ancestor's verbosity
-	flags.AddTo(cmd.Flags())
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if _, ok := errors.AsType[*pflag.ValueRequiredError](err); ok && !cmd.HasParent() { // the last argument: all others are read
-			flags.Report(err)
-			err = cmd.RunE(cmd, nil)
-		}
-		return usageError{err}
-	})
 	cmd.SetUsageFunc(func(asked *cobra.Command) error {
 		if asked != cmd {
 			fmt.Fprintf(stdout, "Usage:\n  %s\n\nExamples:\n%s\n\nFlags:\n%s", asked.UseLine(), asked.Example, asked.Flags().FlagUsages())
@@ -106,12 +69,7 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 	cmd.AddCommand(newStatus(stdout), newRenew(stdout), &cobra.Command{Use: "version", Short: "Print the version", Example: "  node_agent version", Args: noArguments, Run: func(*cobra.Command, []string) {
 		fmt.Fprintln(stdout, daemon.BuildVersion())
 	}})
-	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.InitDefaultHelpCmd()
-	cmd.SetArgs(args)
-	if found, _, err := cmd.Find(args); err == nil && found == cmd {
-		cmd.SetArgs(daemon.WellFormed(cmd.Flags(), args))
-	}
+	flags.Complete(cmd, args, stdout, stderr)
 	return cmd
 }
 
@@ -120,7 +78,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if slices.ContainsFunc(args, isSecret) {
-		return usageError{fmt.Errorf("%s takes no arguments: %s", cmd.CommandPath(), tokenInSight)}
+		return daemon.UsageError{Err: fmt.Errorf("%s takes no arguments: %s", cmd.CommandPath(), tokenInSight)}
 	}
-	return usageError{fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
+	return daemon.UsageError{Err: fmt.Errorf("%s takes no arguments, got %q", cmd.CommandPath(), args)}
 }

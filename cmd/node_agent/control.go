@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent"
 )
 
@@ -102,7 +103,7 @@ func newStatus(stdout io.Writer) *cobra.Command {
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if output != "table" && output != "json" {
-			return usageError{fmt.Errorf("--output: %q: use table or json", output)}
+			return daemon.UsageError{Err: fmt.Errorf("--output: %q: use table or json", output)}
 		}
 		body, err := control(cmd.Context(), socket, http.MethodGet, "/status")
 		if err != nil {

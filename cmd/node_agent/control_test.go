@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent"
 )
 
@@ -158,7 +159,7 @@ func TestRenewTellsTheAgent(t *testing.T) {
 	<-stderr.seen
 	first := h.shows()
 	var out output
-	if code := run(ctx, []string{"renew", "--control-socket", h.path("control.sock")}, &out, &out); code != exitOK {
+	if code := run(ctx, []string{"renew", "--control-socket", h.path("control.sock")}, &out, &out); code != daemon.ExitOK {
 		t.Errorf("code %d: %s", code, &out)
 	}
 	within(t, func() error {
@@ -168,7 +169,7 @@ func TestRenewTellsTheAgent(t *testing.T) {
 		return nil
 	})
 	cancel()
-	if code := <-ended; code != exitOK || !strings.Contains(stderr.String(), "node_agent stopped") {
+	if code := <-ended; code != daemon.ExitOK || !strings.Contains(stderr.String(), "node_agent stopped") {
 		t.Errorf("code %d: %s", code, stderr)
 	}
 }
@@ -196,7 +197,7 @@ func TestAnswersThatAreNoStatus(t *testing.T) {
 		}), ReadHeaderTimeout: time.Minute}
 		go func() { _ = server.Serve(listener) }()
 		var stdout, stderr output
-		if code := run(t.Context(), []string{"status", "--control-socket", path}, &stdout, &stderr); code != exitFailure || !strings.Contains(stderr.String(), c.want) {
+		if code := run(t.Context(), []string{"status", "--control-socket", path}, &stdout, &stderr); code != daemon.ExitFailure || !strings.Contains(stderr.String(), c.want) {
 			t.Errorf("%s: code %d, %.200s", name, code, &stderr)
 		}
 		_ = server.Close()

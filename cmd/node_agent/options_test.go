@@ -131,7 +131,7 @@ func TestAncestorsFlags(t *testing.T) {
 				arg += "=" + value
 			}
 			code, stdout, stderr := runAgent(t, arg, arg)
-			if code != exitOK || stdout != "" || !strings.Contains(stderr, nothingToJoinWith) {
+			if code != daemon.ExitOK || stdout != "" || !strings.Contains(stderr, nothingToJoinWith) {
 				t.Fatalf("%s: exit code %d, %q %q", arg, code, stdout, stderr)
 			}
 			dashed := "--" + name
