@@ -77,16 +77,16 @@ func TestJoinTokenIsReadAnewAfterAConflict(t *testing.T) {
 
 func TestJoinTokenThatIsNotOne(t *testing.T) {
 	j, client, token := newJoinTokens(t)
+	secret, err := client.CoreV1().Secrets("istio-system").Get(t.Context(), JoinTokenPrefix+token.ID, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, edit := range map[string]func(*corev1.Secret){
 		"another type": func(s *corev1.Secret) { s.Type = "Opaque" },
 		"no JSON":      func(s *corev1.Secret) { s.Data["token.json"] = []byte("{") },
 		"another's":    func(s *corev1.Secret) { s.Data["token.json"] = []byte(`{"id":"0000000000"}`) },
 		"empty":        func(s *corev1.Secret) { s.Data = nil },
 	} {
-		secret, err := client.CoreV1().Secrets("istio-system").Get(t.Context(), JoinTokenPrefix+token.ID, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
 		bad := secret.DeepCopy()
 		edit(bad)
 		client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) { return true, bad, nil })
