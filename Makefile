@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-LDFLAGS := -s -w -X citadel/cmd/internal/daemon.version=$(VERSION)
+# By the linker, for go build stamps no commit where GOFLAGS has -buildvcs=false.
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X citadel/cmd/internal/daemon.version=$(VERSION) -X citadel/cmd/internal/daemon.commit=$(COMMIT)
 KUBERNETES := v1.36.3
 CONTROLPLANE_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES) -X k8s.io/client-go/pkg/version.gitVersion=$(KUBERNETES)
 # Without it grpc links golang.org/x/net/trace, whose templates keep the linker

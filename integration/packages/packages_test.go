@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -152,6 +153,10 @@ func TestRPMPackages(t *testing.T) {
 	}
 }
 
+// builtFrom is in what a program of a repository says of its version, also
+// where the go command is told to stamp nothing.
+var builtFrom = regexp.MustCompile(`\(commit [0-9a-f]{40}, go1`)
+
 // TestInstall puts into DESTDIR what the packages hold, but for settings that
 // are commented out, and uninstall takes all of it away.
 func TestInstall(t *testing.T) {
@@ -172,7 +177,9 @@ func TestInstall(t *testing.T) {
 	if got := files(t, dest); !slices.Equal(got, want) {
 		t.Errorf("installed: %q\nwanted: %q", got, want)
 	}
-	output(t, filepath.Join(dest, "usr/local/bin/node_agent"), "version")
+	if said := output(t, filepath.Join(dest, "usr/local/bin/node_agent"), "version"); !builtFrom.MatchString(said) && exec.Command("git", "rev-parse", "HEAD").Run() == nil {
+		t.Errorf("it does not say which commit it was built from: %s", said)
+	}
 	make("uninstall")
 	if got := files(t, dest); len(got) != 0 {
 		t.Errorf("left behind: %q", got)

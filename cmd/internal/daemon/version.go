@@ -6,8 +6,9 @@ import (
 	"runtime/debug"
 )
 
-// version is set when the binary is linked.
-var version = "development"
+// version and commit are set when the binary is linked. Without the second the
+// go command's stamp counts, where there is one.
+var version, commit = "development", ""
 
 // Version says what a binary was built from.
 type Version struct {
@@ -18,8 +19,8 @@ type Version struct {
 
 // BuildVersion is this binary's.
 func BuildVersion() Version {
-	v := Version{Version: version, Go: runtime.Version()}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	v := Version{Version: version, Commit: commit, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok && v.Commit == "" {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				v.Commit = s.Value
