@@ -12,7 +12,7 @@ import (
 )
 
 const example = `  # join by a token that citadelctl token create printed, and keep /etc/certs filled
-  node_agent --join-token-file /etc/citadel/join-token
+  node_agent --join-token-file /etc/credstore/citadel-join-token
 
   # as Istio's node agent was started: key, chain and root are in /etc/certs already
   node_agent --ca-address istio-citadel:8060 --workload-cert-ttl 24h
