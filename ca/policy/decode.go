@@ -48,6 +48,7 @@ type parsed struct {
 }
 
 // Decode reads the objects of a YAML or JSON text: documents, and Lists in them.
+// A ConfigMap called istio is the mesh config under its key mesh.
 // file is only said in errors. Objects that are right are returned even when
 // others are not; each error is a Problem, joined. Unknown fields, words and
 // kinds, names that are no DNS names and hosts with a wildcard in the wrong place
@@ -178,6 +179,9 @@ func (s *strict) objects(n *yaml.Node, list bool) (all []parsed) {
 func (s *strict) one(n *yaml.Node, h head) (parsed, bool) {
 	s.object = Ref{Namespace: h.Meta.Namespace, Name: h.Meta.Name}.String()
 	s.object = h.Kind + s.object
+	if h.Kind == "ConfigMap" && h.APIVersion == "v1" {
+		return s.configMap(n)
+	}
 	i := slices.IndexFunc(kinds, func(k decodable) bool {
 		return k.kind == h.Kind && slices.Contains(k.versions, h.APIVersion)
 	})
@@ -202,6 +206,65 @@ func (s *strict) one(n *yaml.Node, h head) (parsed, bool) {
 		s.problems = append(s.problems, s.locate(p))
 	}
 	return parsed{object, s.lines}, len(s.problems) == before && s.left >= 0
+}
+
+// The ConfigMap that holds the mesh config, and the key in it.
+const (
+	meshConfigMap = "istio"
+	meshKey       = "mesh"
+)
+
+// configMap is a ConfigMap as it is applied.
+type configMap struct {
+	_    struct{} `ignored:"apiVersion kind immutable binaryData"`
+	Meta `yaml:"metadata"`
+	Data map[string]yaml.Node `yaml:"data"`
+}
+
+// configMap reads the mesh config of a ConfigMap. Lines are those of the whole
+// file where the text stands as a block.
+func (s *strict) configMap(n *yaml.Node) (parsed, bool) {
+	before := len(s.problems)
+	var c configMap
+	s.lines = map[string]int{"": n.Line}
+	if !s.small(n) {
+		return parsed{}, false
+	}
+	s.into(n, "", reflect.ValueOf(&c).Elem())
+	text, has := c.Data[meshKey]
+	switch {
+	case c.Name != meshConfigMap:
+		s.fail(n, "metadata.name", "a ConfigMap that decides about mTLS is called %s", meshConfigMap)
+	case !has || text.Kind != yaml.ScalarNode:
+		s.fail(n, "data."+meshKey, "is missing: it holds the mesh config as text")
+	}
+	if len(s.problems) > before {
+		return parsed{}, false
+	}
+	inner, err := documents(s.file, []byte(text.Value))
+	if err != nil || len(inner) > 1 {
+		s.fail(&text, "data."+meshKey, "is no mesh config: it must be one YAML document: %v", err)
+		return parsed{}, false
+	}
+	mesh := new(MeshConfig)
+	if len(inner) == 1 {
+		own := &strict{file: s.file, left: s.left, fields: s.fields}
+		mesh = own.meshConfig(inner[0])
+		s.left = own.left
+		for _, p := range own.problems {
+			p.Line = lineIn(&text, p.Line)
+			s.problems = append(s.problems, p)
+		}
+	}
+	return parsed{mesh, map[string]int{"": text.Line}}, len(s.problems) == before && s.left >= 0
+}
+
+// lineIn is a line of a text in a file, as a line of that file.
+func lineIn(text *yaml.Node, line int) int {
+	if text.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		return text.Line + line
+	}
+	return text.Line
 }
 
 // locate adds what the decoder knows to a problem of the object at hand.

@@ -83,3 +83,39 @@ func TestIdentities(t *testing.T) {
 		}
 	}
 }
+
+// TestEndpoints: what stands behind a server, and at which port.
+func TestEndpoints(t *testing.T) {
+	objects, err := Decode("f", []byte(`
+{apiVersion: v1, kind: Service, metadata: {name: s, namespace: n}, spec: {selector: {app: s}, ports: [{port: 80, targetPort: web}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: n, labels: {app: s}}, spec: {containers: [{name: istio-proxy, ports: [{name: web, containerPort: 8080}]}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: n, labels: {app: s}}, spec: {containers: [{name: x}]}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(V1, objects...)
+	for _, c := range []struct {
+		server Server
+		want   string
+		ref    Ref
+		port   bool
+	}{
+		{Server{Host: "s.n" + serviceSuffix, Port: 80}, "[{Pod/n/a a map[app:s] false 0} {Pod/n/b b map[app:s] true 8080}]", objects[0].Ref(), true},
+		{Server{Host: "s.n" + serviceSuffix, Port: 81, Endpoint: "b"}, "[{Pod/n/b b map[app:s] true 81}]", objects[0].Ref(), false},
+		{Server{Host: "nobody", Port: 80}, "[]", Ref{}, false},
+	} {
+		d := s.Resolve(Query{Server: c.server})
+		if got := fmt.Sprint(d.Endpoints()); got != c.want {
+			t.Errorf("%v: got %s, want %s", c.server, got, c.want)
+		}
+		if ref, port := d.Declares(); ref != c.ref || port != c.port || d.Query().Server != c.server {
+			t.Errorf("%v: %v %v", c.server, ref, port)
+		}
+	}
+	if d := (Decision{}); d.Endpoints() != nil {
+		t.Error("the zero Decision has endpoints")
+	}
+}
