@@ -133,7 +133,7 @@ bench: image build controlplane ## measure speed and memory beside floors of the
 	@$(GO) build -o bin/bench ./integration/bench
 	@bin/bench $(ARGS)
 
-PROTOS := istio/v1/auth/ca_service.proto istio/v1/auth/istioca.proto citadel/v1/agent.proto
+PROTOS := istio/v1/auth/ca_service.proto istio/v1/auth/istioca.proto citadel/v1/agent.proto citadel/v1/policy.proto
 
 .PHONY: generate
 generate: ## bring go.mod and generated code up to date (needs Debian's protobuf-compiler and libprotobuf-dev)
