@@ -24,6 +24,13 @@ func layouts(t *testing.T, now time.Time) (pem, tls map[string][]byte, issuing *
 		map[string][]byte{"tls.crt": chain, "tls.key": key, "ca.crt": root}, issuing
 }
 
+// plugged is the source of nothing but an operator's CA.
+func (s *store) plugged() Source {
+	source := s.selfSigned()
+	source.Choice = OnlyPlugged
+	return source
+}
+
 func TestPluggedLayouts(t *testing.T) { // compatibility 3.2; 9, complaint 24
 	synctest.Test(t, func(t *testing.T) {
 		pem, tls, want := layouts(t, time.Now())
@@ -33,13 +40,12 @@ func TestPluggedLayouts(t *testing.T) { // compatibility 3.2; 9, complaint 24
 		maps.Copy(both, pem)
 		for name, data := range map[string]map[string][]byte{"the four .pem names": pem, "cert-manager's": tls, "both: .pem counts": both} {
 			s := newStore(caSecret(PluggedSecret, data))
-			pieces, found, err := Plugged(t.Context(), s, storage, s.tell)
-			if err != nil || !found {
-				t.Fatalf("%s: found %v, error %v", name, found, err)
+			found, err := s.plugged().Load(t.Context())
+			if err != nil || found.Made || found.Secret != PluggedSecret {
+				t.Fatalf("%s: found in %q, error %v", name, found.Secret, err)
 			}
-			signer, err := trust.NewSigner(time.Now(), pieces)
-			if err != nil || !signer.Cert().Equal(want.Cert) || len(signer.Chain()) != 2 || !signer.Roots()[0].Equal(want.Root().Cert) {
-				t.Errorf("%s: %v", name, err)
+			if !found.Cert().Equal(want.Cert) || len(found.Chain()) != 2 || !found.Roots()[0].Equal(want.Root().Cert) {
+				t.Errorf("%s: another chain", name)
 			}
 			if twice := len(s.told) == 1 && errors.Is(s.told[0], ErrBothLayouts); twice != (len(data) == 7) {
 				t.Errorf("%s: told %v", name, s.told)
@@ -59,30 +65,25 @@ func TestPluggedNamesWhatIsMissing(t *testing.T) { // specifications 9.10
 		} {
 			data := maps.Clone(of)
 			delete(data, missing)
-			s := newStore(caSecret(PluggedSecret, data))
-			pieces, found, err := Plugged(t.Context(), s, storage, s.tell)
-			if err != nil || !found {
-				t.Fatalf("%s: found %v, error %v", missing, found, err)
-			}
-			if _, err := trust.NewSigner(time.Now(), pieces); err == nil || !strings.Contains(err.Error(), "Secret istio-system/cacerts key "+missing+": is missing or empty") {
+			_, err := newStore(caSecret(PluggedSecret, data)).plugged().Load(t.Context())
+			if err == nil || !strings.Contains(err.Error(), "Secret istio-system/cacerts key "+missing+": is missing or empty") {
 				t.Errorf("without %s: %v", missing, err)
 			}
 		}
-		s := newStore(caSecret(PluggedSecret, nil))
-		if pieces, found, err := Plugged(t.Context(), s, storage, s.tell); err != nil || !found {
-			t.Errorf("empty: found %v, error %v", found, err)
-		} else if _, err := trust.NewSigner(time.Now(), pieces); err == nil || !strings.Contains(err.Error(), "key ca-cert.pem (there is none of [ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem], nor of [tls.crt tls.key ca.crt]): is missing or empty") {
+		_, err := newStore(caSecret(PluggedSecret, nil)).plugged().Load(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "key ca-cert.pem (there is none of [ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem], nor of [tls.crt tls.key ca.crt]): is missing or empty") {
 			t.Errorf("empty: %v", err)
 		}
 	})
 }
 
 func TestPluggedIsAbsent(t *testing.T) {
-	s := newStore()
-	pieces, found, err := Plugged(t.Context(), s, storage, s.tell)
-	if found || err != nil || len(pieces.Cert.PEM) > 0 || len(s.told) > 0 {
-		t.Errorf("found %v, error %v, told %v", found, err, s.told)
+	secret, _ := stored(t, time.Now())
+	s := newStore(secret)
+	if _, err := s.plugged().Load(t.Context()); !errors.Is(err, ErrNoSigner) || len(s.told) > 0 {
+		t.Errorf("error %v, told %v", err, s.told)
 	}
+	s.untouched(t)
 }
 
 // TestPluggedFailureIsNoAbsence: taking it for one would make a root that
@@ -93,22 +94,26 @@ func TestPluggedFailureIsNoAbsence(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				pem, _, _ := layouts(t, time.Now())
 				s := newStore(caSecret(PluggedSecret, pem)).fail("get", 7, failure)
+				source := s.selfSigned()
+				source.Choice = Either
 				begun := time.Now()
-				_, found, err := Plugged(t.Context(), s, storage, s.tell)
-				if took := time.Since(begun); err != nil || !found || took != 45500*time.Millisecond {
-					t.Errorf("after %s (want 0.5+1+2+4+8+15+15 s): found %v, error %v", took, found, err)
+				found, err := source.Load(t.Context())
+				if took := time.Since(begun); err != nil || found.Secret != PluggedSecret || took != 45500*time.Millisecond {
+					t.Errorf("after %s (want 0.5+1+2+4+8+15+15 s): found in %q, error %v", took, found.Secret, err)
 				}
 				if len(s.told) != 7 || !slices.ContainsFunc(s.told, func(e error) bool { return errors.Is(e, failure) }) ||
-					!strings.HasPrefix(s.told[0].Error(), "look for Secret istio-system/cacerts: ") {
+					!strings.HasPrefix(s.told[0].Error(), "read Secret istio-system/cacerts: ") {
 					t.Errorf("told %v", s.told)
 				}
 
 				s = newStore().fail("get", 1<<30, failure)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if _, found, err := Plugged(ctx, s, storage, s.tell); found || !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("until its context ended: found %v, error %v", found, err)
+				source.Client, source.Tell = s, s.tell
+				if found, err := source.Load(ctx); found.Signer != nil || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("until its context ended: %v, error %v", found.Signer != nil, err)
 				}
+				s.untouched(t)
 			})
 		})
 	}

@@ -57,7 +57,7 @@ const publishedLimit = 5 * time.Second
 func (p *process) warnOfOtherRoots(ctx context.Context, signer *trust.Signer) {
 	ctx, cancel := context.WithTimeout(ctx, publishedLimit)
 	defer cancel()
-	published, err := p.cfg.publishedRoots(ctx)
+	published, err := p.cfg.publishedRoots(ctx, p.cfg.client)
 	if err != nil {
 		p.log.Info("roots that are published now could not be read, and are not compared with those in use", "err", err)
 		return
@@ -74,8 +74,7 @@ func (p *process) warnOfOtherRoots(ctx context.Context, signer *trust.Signer) {
 			"by those whose Secrets have been renewed; while there are such peers, put the old roots into root-cert.pem (or --root-cert) too, "+
 			"until all Secrets are renewed and programs have reloaded them", append(change, "missing", fingerprints(lost))...)
 	}
-	_, err = signer.Cert().Verify(x509.VerifyOptions{CurrentTime: now, Roots: trust.Pool(published), Intermediates: trust.Pool(signer.Chain()), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil {
+	if !kube.Vouch(published, signer, now) {
 		p.log.Warn("the signing certificate is not below the roots that are published now: peers whose Secrets are not renewed yet do not trust "+
 			"what it signs; to change without a gap, let the CA of before sign and publish the new root too (--root-cert), until all Secrets hold both", change...)
 	}
@@ -84,9 +83,9 @@ func (p *process) warnOfOtherRoots(ctx context.Context, signer *trust.Signer) {
 // publishedRoots are those of the ConfigMap of old agents, which is in the
 // storage namespace whether that is managed or not. It holds the chain, too. A
 // list of one asks for no right but that of the controller's watch.
-func (c *config) publishedRoots(ctx context.Context) ([]*x509.Certificate, error) {
+func (c *config) publishedRoots(ctx context.Context, client kubernetes.Interface) ([]*x509.Certificate, error) {
 	name := secretcontroller.LegacyConfigMap
-	list, err := c.client.CoreV1().ConfigMaps(c.namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
+	list, err := client.CoreV1().ConfigMaps(c.namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
 	if err != nil {
 		return nil, fmt.Errorf("read ConfigMap %s/%s: %w", c.namespace, name, err)
 	}
@@ -96,11 +95,11 @@ func (c *config) publishedRoots(ctx context.Context) ([]*x509.Certificate, error
 		}
 		text, err := base64.StdEncoding.DecodeString(cm.Data[secretcontroller.LegacyRootsKey])
 		if err != nil {
-			return nil, fmt.Errorf("ConfigMap %s/%s: %w", c.namespace, name, err)
+			return nil, fmt.Errorf("ConfigMap %s/%s %w: %w", c.namespace, name, kube.ErrDamaged, err)
 		}
 		certs, err := trust.ParseCertificates(text)
 		if err != nil {
-			return nil, fmt.Errorf("ConfigMap %s/%s: %s %w", c.namespace, name, secretcontroller.LegacyRootsKey, err)
+			return nil, fmt.Errorf("ConfigMap %s/%s %w: %s %w", c.namespace, name, kube.ErrDamaged, secretcontroller.LegacyRootsKey, err)
 		}
 		return slices.DeleteFunc(certs, func(cert *x509.Certificate) bool { return !bytes.Equal(cert.RawIssuer, cert.RawSubject) }), nil
 	}
@@ -134,48 +133,48 @@ func (c *config) authority(signer *trust.Signer, audit func(ca.AuditRecord) erro
 	return authority, err
 }
 
+// choices are the Secrets that a source may mean.
+var choices = map[source]kube.Choice{sourceAuto: kube.Either, sourcePlugged: kube.OnlyPlugged, sourceSelfSigned: kube.OnlyCASecret}
+
 // loadSigner gets the signer from the files of the flags, else from the cluster.
 // MayMake is asked before a root is made.
 func (c *config) loadSigner(ctx context.Context, client kubernetes.Interface, log *slog.Logger, mayMake func(context.Context) error) (kept, error) {
-	tell := func(err error) {
-		if errors.Is(err, kube.ErrBothLayouts) {
-			log.Warn("operator's own CA is there twice", "err", err)
-			return
-		}
-		log.Warn("authority is not loaded yet", "err", err)
-	}
-	switch c.source {
-	case sourceFiles:
+	if c.source == sourceFiles {
 		log.Info("operator's own CA", "file", c.signingCert)
 		return kept{Signer: c.signer}, nil
-	case sourcePlugged, sourceAuto:
-		pieces, found, err := kube.Plugged(ctx, client, c.namespace, tell)
-		switch {
-		case err != nil:
-			return kept{}, err
-		case found:
-			log.Info("operator's own CA", "secret", c.namespace+"/"+kube.PluggedSecret)
-			signer, err := trust.NewSigner(time.Now(), pieces)
-			if err != nil {
-				return kept{}, err
-			}
-			signer, err = c.withExtraRoots(signer)
-			return kept{Signer: signer, place: "Secret " + c.namespace + "/" + kube.PluggedSecret}, err
-		case c.source == sourcePlugged:
-			return kept{}, errors.New("no signing cert has been specified: either specify a cert file by --signing-cert, " +
-				"make Secret " + c.namespace + "/" + kube.PluggedSecret + ", or use --self-signed-ca")
-		}
 	}
-	store := kube.SelfSigned{Client: client, Namespace: c.namespace, ReadOnly: c.readOnly, Root: c.newRoot(), Tell: tell, MayMake: mayMake}
-	signer, made, err := store.Load(ctx)
+	found, err := kube.Source{
+		Client: client, Namespace: c.namespace, Choice: choices[c.source], ReadOnly: c.readOnly, Root: c.newRoot(), MayMake: mayMake,
+		Published:   func(ctx context.Context) ([]*x509.Certificate, error) { return c.publishedRoots(ctx, client) },
+		PublishedIn: "ConfigMap " + c.namespace + "/" + secretcontroller.LegacyConfigMap,
+		Tell: func(err error) {
+			switch {
+			case errors.Is(err, kube.ErrBothLayouts):
+				log.Warn("operator's own CA is there twice", "err", err)
+			case errors.Is(err, kube.ErrOtherRoots):
+				log.Error("nothing is signed", "err", err)
+			default:
+				log.Warn("authority is not loaded yet", "err", err)
+			}
+		},
+	}.Load(ctx)
+	if errors.Is(err, kube.ErrNoSigner) {
+		return kept{}, fmt.Errorf("%w: either specify a cert file by --signing-cert, make Secret %s/%s, or use --self-signed-ca", err, c.namespace, kube.PluggedSecret)
+	}
 	if err != nil {
 		return kept{}, err
 	}
-	log.Info("self-signed root", "secret", c.namespace+"/"+kube.CASecret, "made", made)
-	root := signer.Cert()
-	signer, err = c.withExtraRoots(signer)
-	return kept{signer, "Secret " + c.namespace + "/" + kube.CASecret,
-		func(ctx context.Context) error { return kube.HoldsRoot(ctx, client, c.namespace, root) }}, err
+	place := c.namespace + "/" + found.Secret
+	switch {
+	case found.Made:
+		log.Warn("a new root was made: keep a backup of its Secret", "secret", place)
+	case found.Secret == kube.PluggedSecret:
+		log.Info("operator's own CA", "secret", place)
+	default:
+		log.Info("self-signed root", "secret", place)
+	}
+	signer, err := c.withExtraRoots(found.Signer)
+	return kept{signer, "Secret " + place, func(ctx context.Context) error { return kube.Holds(ctx, client, c.namespace, found) }}, err
 }
 
 // withExtraRoots adds the roots of --root-cert to every bundle.

@@ -27,8 +27,7 @@ type stores struct {
 type kept struct {
 	*trust.Signer
 	place string // empty: the files of flags
-	// holds tells whether the place holds it still; nil: it is the operator's to
-	// keep.
+	// holds tells whether the place holds it still; nil: nobody looks.
 	holds func(context.Context) error
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"citadel/ca/kube"
 	"citadel/integration/cluster"
+	"citadel/secretcontroller"
 )
 
 // perNamespace is how many service accounts share a namespace.
@@ -198,8 +199,8 @@ func (b *bench) changeRoot(ctx context.Context, bare *floor) (err error) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
-	// Else the new root would wait for a replica that might still lead.
-	err = b.plane.Client.CoordinationV1().Leases(cluster.StorageNamespace).Delete(ctx, kube.LeaseName, metav1.DeleteOptions{})
+	// Else the new root would wait for the old one to be restored.
+	err = b.plane.Client.CoreV1().ConfigMaps(cluster.StorageNamespace).Delete(ctx, secretcontroller.LegacyConfigMap, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}

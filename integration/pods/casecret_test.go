@@ -37,8 +37,8 @@ var otherCA map[string][]byte
 
 // spoilCA changes the CA secret for some time; nil deletes it. That is told, and
 // signing goes on with what is held: a new service account has the old root, also
-// when the leader starts anew meanwhile: it makes no second root. One that finds
-// another whole CA takes it, since that is how operators change theirs.
+// when the leader starts anew meanwhile: it makes no second root, and takes no
+// other that the published one does not vouch for.
 func spoilCA(spoil func(*corev1.Secret) *corev1.Secret) func(*testing.T) {
 	return func(t *testing.T) {
 		if otherCA == nil {
@@ -62,9 +62,7 @@ func spoilCA(spoil func(*corev1.Secret) *corev1.Secret) func(*testing.T) {
 		defer restore(t, good)
 		within(t, patience, func() error { return inSync(t.Context(), false) })
 		signsBy(t, good.Data["ca-cert.pem"])
-		if len(spoilt.Data) == 0 { // else whose turn it is decides which root it will be
-			newLeader(t)
-		}
+		newLeader(t)
 		signsBy(t, good.Data["ca-cert.pem"])
 		if now, err := client.Get(t.Context(), caSecret, metav1.GetOptions{}); err == nil && !reflect.DeepEqual(now.Data, spoilt.Data) {
 			t.Error("a second root was stored")
@@ -167,4 +165,39 @@ func newLeader(t *testing.T) {
 		}
 		return fmt.Errorf("no new replica has tried")
 	})
+}
+
+// loseCA deletes the CA secret and every replica that holds what was in it. Those
+// in their place sign nothing, and make no root, until it is back.
+func loseCA(t *testing.T) time.Duration {
+	secrets := plane.Client.CoreV1().Secrets(cluster.StorageNamespace)
+	good := must(secrets.Get(t.Context(), caSecret, metav1.GetOptions{}))(t)
+	gone := map[string]bool{}
+	for _, pod := range replicas(t) {
+		gone[pod.Name] = true
+	}
+	begin := time.Now()
+	if err := secrets.Delete(t.Context(), caSecret, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	defer restore(t, good)
+	kubectl(t, "-n", cluster.StorageNamespace, "delete", "pods", "-l", citadelLabel, "--grace-period=1")
+	within(t, patience, func() error {
+		for _, pod := range replicas(t) {
+			if gone[pod.Name] {
+				return fmt.Errorf("pod %s is still there", pod.Name)
+			}
+			if said := kubectl(t, "-n", cluster.StorageNamespace, "logs", pod.Name); strings.Count(said, "peers would not trust one another") < 3 {
+				return fmt.Errorf("pod %s says %s", pod.Name, said)
+			}
+			if len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].Ready {
+				t.Fatalf("pod %s is ready without a root", pod.Name)
+			}
+		}
+		return nil
+	})
+	if _, err := secrets.Get(t.Context(), caSecret, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a second root was stored: %v", err)
+	}
+	return time.Since(begin) + 15*time.Second + leaseTime // they look that often for it
 }

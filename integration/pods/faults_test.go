@@ -69,6 +69,7 @@ var faults = []fault{
 	{"CA secret deleted", stops(0, spoilCA(func(*corev1.Secret) *corev1.Secret { return nil }))},
 	{"CA secret emptied", stops(0, spoilCA(emptied))},
 	{"CA secret replaced by another root", stops(0, spoilCA(anotherRoot))},
+	{"CA secret deleted, and all replicas", loseCA},
 	{"rights taken away for 20 s", takeRights},
 	{"Secrets edited, emptied, retyped, relabelled, deleted", stops(0, spoilSecrets)},
 	{"namespace deleted with everything, made again", stops(0, renewNamespace)},

@@ -102,9 +102,17 @@ func (s *store) untouched(t *testing.T) {
 	}
 }
 
-func (s *store) selfSigned() SelfSigned {
-	return SelfSigned{Client: s, Namespace: storage, Tell: s.tell, MayMake: func(context.Context) error { return nil },
+// selfSigned is the source of a cluster in which no roots are published.
+func (s *store) selfSigned() Source {
+	return Source{Client: s, Namespace: storage, Choice: OnlyCASecret, Tell: s.tell, MayMake: func(context.Context) error { return nil },
+		Published: func(context.Context) ([]*x509.Certificate, error) { return nil, nil }, PublishedIn: "ConfigMap istio-system/istio-security",
 		Root: trust.SelfSigned{TrustDomain: catest.TrustDomain, KeyType: trust.ECDSAP256, Lifetime: 87600 * time.Hour}}
+}
+
+// load is Load, its answer apart.
+func (s Source) load(ctx context.Context) (*trust.Signer, bool, error) {
+	found, err := s.Load(ctx)
+	return found.Signer, found.Made, err
 }
 
 func caSecret(name string, data map[string][]byte) *corev1.Secret {
@@ -148,7 +156,7 @@ func TestFixedNames(t *testing.T) { // compatibility 3.1, 3.2
 func TestRootIsMadeWhenThereIsNone(t *testing.T) { // compatibility 3.1
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		signer, made, err := s.selfSigned().Load(t.Context())
+		signer, made, err := s.selfSigned().load(t.Context())
 		if err != nil || !made {
 			t.Fatalf("made %v, error %v", made, err)
 		}
@@ -160,7 +168,7 @@ func TestRootIsMadeWhenThereIsNone(t *testing.T) { // compatibility 3.1
 		if len(s.told) > 0 {
 			t.Errorf("told %v", s.told)
 		}
-		again, made, err := s.selfSigned().Load(t.Context())
+		again, made, err := s.selfSigned().load(t.Context())
 		if err != nil || made || !again.Cert().Equal(signer.Cert()) {
 			t.Errorf("after a restart: made %v, error %v", made, err)
 		}
@@ -178,7 +186,7 @@ func TestLoserLoadsTheWinners(t *testing.T) {
 			}
 			return false, nil, nil
 		})
-		signer, made, err := s.selfSigned().Load(t.Context())
+		signer, made, err := s.selfSigned().load(t.Context())
 		if err != nil || made || !signer.Cert().Equal(winner.Cert()) {
 			t.Fatalf("made %v, error %v", made, err)
 		}
@@ -198,7 +206,7 @@ func TestManyReplicasEndWithOneRoot(t *testing.T) {
 			var running sync.WaitGroup
 			for range 5 {
 				running.Go(func() {
-					signer, made, err := s.selfSigned().Load(t.Context())
+					signer, made, err := s.selfSigned().load(t.Context())
 					if err != nil {
 						t.Error(err)
 						return
@@ -227,7 +235,7 @@ func TestFailureIsNoAbsence(t *testing.T) { // compatibility 9, complaints 7 and
 				secret, want := stored(t, time.Now())
 				s := newStore(secret).fail("get", 3, failure)
 				begun := time.Now()
-				signer, made, err := s.selfSigned().Load(t.Context())
+				signer, made, err := s.selfSigned().load(t.Context())
 				if err != nil || made || !signer.Cert().Equal(want.Cert()) {
 					t.Fatalf("made %v, error %v", made, err)
 				}
@@ -250,7 +258,7 @@ func TestNoRootThatIsNotStored(t *testing.T) { // compatibility 9, complaint 7
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStore().fail("create", 4, failure)
-				signer, made, err := s.selfSigned().Load(t.Context())
+				signer, made, err := s.selfSigned().load(t.Context())
 				if err != nil || !made {
 					t.Fatalf("made %v, error %v", made, err)
 				}
@@ -262,7 +270,7 @@ func TestNoRootThatIsNotStored(t *testing.T) { // compatibility 9, complaint 7
 				s = newStore().fail("create", 1<<30, failure)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				signer, made, err = s.selfSigned().Load(ctx)
+				signer, made, err = s.selfSigned().load(ctx)
 				if signer != nil || made || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "istio-ca-secret") {
 					t.Errorf("a signer: %v, made %v, error %v", signer != nil, made, err)
 				}
@@ -289,7 +297,7 @@ func TestStoredThoughTheAnswerWasLost(t *testing.T) {
 			}
 			return true, nil, context.DeadlineExceeded
 		})
-		signer, made, err := s.selfSigned().Load(t.Context())
+		signer, made, err := s.selfSigned().load(t.Context())
 		if err != nil || made {
 			t.Fatalf("made %v, error %v", made, err)
 		}
@@ -309,7 +317,7 @@ func TestReadOnlyWaits(t *testing.T) { // compatibility 3.1
 			}
 		})
 		begun := time.Now()
-		signer, made, err := load.Load(t.Context())
+		signer, made, err := load.load(t.Context())
 		if err != nil || made || !signer.Cert().Equal(want.Cert()) {
 			t.Fatalf("made %v, error %v", made, err)
 		}
@@ -334,7 +342,7 @@ func TestReadOnlyGivesUp(t *testing.T) { // compatibility 3.1
 				load := s.selfSigned()
 				load.ReadOnly = true
 				begun := time.Now()
-				signer, _, err := load.Load(t.Context())
+				signer, _, err := load.load(t.Context())
 				if took := time.Since(begun); signer != nil || took != 20*time.Minute {
 					t.Errorf("after %s: a signer: %v", took, signer != nil)
 				}
@@ -360,7 +368,7 @@ func TestLoadEndsWithItsContext(t *testing.T) {
 				load := s.selfSigned()
 				load.ReadOnly = readOnly
 				begun := time.Now()
-				_, _, err := load.Load(ctx)
+				_, _, err := load.load(ctx)
 				if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took != time.Minute {
 					t.Errorf("after %s: %v", took, err)
 				}
@@ -402,7 +410,7 @@ func TestDamagedCASecretStopsTheStart(t *testing.T) {
 				secret, _ := stored(t, time.Now())
 				c.damage(t, time.Now(), secret.Data)
 				s := newStore(secret)
-				signer, _, err := s.selfSigned().Load(t.Context())
+				signer, _, err := s.selfSigned().load(t.Context())
 				if signer != nil || err == nil || !strings.Contains(err.Error(), "Secret istio-system/istio-ca-secret key ") || !strings.Contains(err.Error(), c.text) {
 					t.Errorf("a signer: %v, error %v, want …%s…", signer != nil, err, c.text)
 				}
@@ -423,7 +431,7 @@ func TestAncestorsCASecretLoads(t *testing.T) { // compatibility 3.1
 			t.Fatal(err)
 		}
 		s := newStore(caSecret(CASecret, map[string][]byte{CACertKey: root.PEM(), CAKeyKey: key}))
-		signer, made, err := s.selfSigned().Load(t.Context())
+		signer, made, err := s.selfSigned().load(t.Context())
 		if err != nil || made || !signer.Cert().Equal(root.Cert) {
 			t.Fatalf("made %v, error %v", made, err)
 		}
