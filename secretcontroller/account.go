@@ -82,6 +82,10 @@ func (c *Controller) keep(ctx context.Context, k key, want Want, secret *corev1.
 		return until(verdict.RenewAt), nil
 	}
 	if wait := c.ledge.contention(k, verdict.Reason, now); wait > 0 {
+		if last.err == nil { // that was told, and may say who it is
+			c.tellOfQuarrel(k, now, Observation{Object: "Secret", Name: k.namespace + "/" + SecretName(k.name), Reason: verdict.Reason, Detail: verdict.Detail},
+				want.Account.reference())
+		}
 		return wait, nil
 	}
 	if wait := c.ledge.penance(k, now); wait > 0 && !blocked(last.err) {

@@ -77,6 +77,7 @@ const (
 	Deleted  Action = "deleted"
 	Refused  Action = "refused" // a foreign object bears our name
 	Failed   Action = "failed"  // before it was known what to do
+	Paused   Action = "paused"  // somebody keeps undoing it: it waits
 )
 
 // Controller watches service accounts, Secrets, namespaces and ConfigMaps.
@@ -158,23 +159,26 @@ func (c *Controller) observe(start time.Time, o Observation, account *corev1.Obj
 	o.Took = time.Since(start)
 	o.Detail = clip(o.Detail, maxDetail)
 	c.set.Observe(o)
-	if account == nil || o.Err == nil {
+	if account == nil || o.Err == nil && o.Action != Paused {
 		return
 	}
-	reason := "SecretFailed"
+	reason, text := "SecretFailed", fmt.Sprint(o.Err)
 	switch {
+	case o.Action == Paused:
+		reason, text = "SecretContended", o.Detail
 	case o.Reason == Held:
 		reason = "SecretHeld"
 	case o.Action == Refused:
 		reason = "SecretNameTaken"
 	}
-	c.set.Recorder.Eventf(account, nil, corev1.EventTypeWarning, reason, "IssueSecret", "%s", clip(fmt.Sprintf("Secret %s: %v", o.Name, o.Err), maxNote))
+	c.set.Recorder.Eventf(account, nil, corev1.EventTypeWarning, reason, "IssueSecret", "%s", clip(fmt.Sprintf("Secret %s: %s", o.Name, text), maxNote))
 }
 
 // Bounds on text that somebody else may have had a hand in: an Event's note
 // holds 1024 bytes, and is refused when it is longer.
 const (
-	maxDetail = 300
+	maxDetail = 400
+	maxCause  = 150 // within a detail
 	maxNote   = 1000
 )
 

@@ -92,7 +92,7 @@ func (v Verdict) after(last Verdict, now time.Time) Verdict {
 	case v.Reason == Missing:
 		v.Reason = Vanished
 	case v.Reason == OldRoots && last.Reason == Right:
-		v.Reason, v.Detail, v.RenewAt = BadRoots, RootsKey+" was changed", now
+		v.Reason, v.Detail, v.RenewAt = BadRoots, RootsKey+" was changed: "+v.Detail, now
 	case (v.Reason == Due || v.Reason == Expired) && last.Reason == Right && last.Keep(now):
 		v.Reason = TurnedBack
 	}
@@ -211,7 +211,7 @@ func judgeNames(leaf *x509.Certificate, want Want) error {
 // turn to be made anew has come: then its key does not matter, and who issued it
 // is looked at, not verified.
 func turnOfRoots(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want Want) (Verdict, bool) {
-	v := Verdict{Reason: OldRoots, Detail: oldRoots, RenewAt: now, NotAfter: pathEnd(chain)}
+	v := Verdict{Reason: OldRoots, Detail: oldRoots(chain), RenewAt: now, NotAfter: pathEnd(chain)}
 	if bytes.Equal(rootsPEM, want.Roots.pem) || now.Before(want.Rotation.rootsDue(chain[0], want.Roots.since)) || now.After(v.NotAfter) {
 		return Verdict{}, false
 	}
@@ -219,7 +219,10 @@ func turnOfRoots(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want
 	return v, err == nil && !trust.SameRoots(roots, want.Roots.certs) && namesIssuer(chain, roots)
 }
 
-const oldRoots = "roots are not today's"
+// oldRoots says whose roots a Secret has in place of today's.
+func oldRoots(chain []*x509.Certificate) string {
+	return fmt.Sprintf("roots are not today's (it was issued by %s)", clip(chain[len(chain)-1].Issuer.String(), 80))
+}
 
 // judgeTrust verifies the chain, first by today's roots. A Secret that fails
 // there and is sound by the roots it holds itself is from before a change of
@@ -244,7 +247,7 @@ func judgeTrust(now time.Time, rootsPEM []byte, chain []*x509.Certificate, want 
 	case err != nil:
 		v.Reason, v.Detail = BadChain, fmt.Sprintf("chain does not verify to the roots beside it: %v", err)
 	case !current:
-		v.Reason, v.Detail, v.NotAfter = OldRoots, oldRoots, pathEnd(chain)
+		v.Reason, v.Detail, v.NotAfter = OldRoots, oldRoots(chain), pathEnd(chain)
 		v.RenewAt = earliest(want.Rotation.rootsDue(leaf, want.Roots.since), want.Rotation.renewAt(leaf, end))
 	default:
 		v.RenewAt = want.Rotation.renewAt(leaf, end)

@@ -13,8 +13,10 @@ import (
 // time.
 type ledger struct {
 	mu      sync.Mutex
-	entries map[key]entry     // guarded by mu
+	entries map[key]entry     // guarded by mu; changed by put and drop alone
 	told    map[string]string // guarded by mu: what was told of a namespace last
+	undone  int               // guarded by mu: entries that are undone
+	tale    time.Time         // guarded by mu: when a quarrel was told of last
 }
 
 type entry struct {
@@ -26,6 +28,26 @@ type entry struct {
 	fails   int
 	wrote   time.Time // last repair of ours
 	repairs int       // repairs in quick succession
+	undone  bool      // somebody undid the last one, and the next waits for its turn
+	quarrel bool      // that has happened in this succession
+	told    time.Time // when it was told last
+}
+
+// put stores an entry. The caller holds the lock.
+func (l *ledger) put(k key, e entry) {
+	l.drop(k)
+	if e.undone {
+		l.undone++
+	}
+	l.entries[k] = e
+}
+
+// drop removes an entry. The caller holds the lock.
+func (l *ledger) drop(k key) {
+	if l.entries[k].undone {
+		l.undone--
+	}
+	delete(l.entries, k)
 }
 
 // recall returns what was last found for this service account.
@@ -44,30 +66,15 @@ func (l *ledger) note(k key, secret *corev1.Secret, account Account, v Verdict) 
 	defer l.mu.Unlock()
 	e := l.entries[k]
 	e.version, e.account, e.verdict, e.err, e.fails = secret.ResourceVersion, account.UID, v, nil, 0
-	l.entries[k] = e
+	e.undone = false
+	l.put(k, e)
 }
 
 // wrote notes a write, and counts it as a repair unless it is what rotation
 // and new service accounts call for.
 func (l *ledger) wrote(k key, secret *corev1.Secret, account Account, v Verdict, why Reason) {
-	l.note(k, secret, account, v)
 	l.repaired(k, why)
-}
-
-// repaired counts a write as a repair if its reason makes it one.
-func (l *ledger) repaired(k key, why Reason) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.entries[k]
-	now := time.Now()
-	switch {
-	case !repair(why):
-	case now.Sub(e.wrote) > calm:
-		e.wrote, e.repairs = now, 1
-	default:
-		e.wrote, e.repairs = now, e.repairs+1
-	}
-	l.entries[k] = e
+	l.note(k, secret, account, v)
 }
 
 func (l *ledger) fail(k key, account Account, v Verdict, err error) {
@@ -79,7 +86,7 @@ func (l *ledger) fail(k key, account Account, v Verdict, err error) {
 	}
 	e.version, e.account, e.verdict, e.err = "", account.UID, v, err
 	e.failed, e.fails = time.Now(), e.fails+1
-	l.entries[k] = e
+	l.put(k, e)
 }
 
 // forgive notes that what failed before is well.
@@ -87,10 +94,12 @@ func (l *ledger) forgive(k key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e, ok := l.entries[k]; ok {
-		e.err, e.fails = nil, 0
-		l.entries[k] = e
+		e.err, e.fails, e.undone = nil, 0, false
+		l.put(k, e)
 	}
 }
+
+const maxRetryDouble = 8 // 2^8 × firstRetry is beyond lastRetry
 
 // penance is how long what failed has to wait at now, whatever wakes it: the
 // queue's own waits end with any event.
@@ -107,7 +116,7 @@ func (l *ledger) penance(k key, now time.Time) time.Duration {
 func (l *ledger) forget(k key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.entries, k)
+	l.drop(k)
 }
 
 func (l *ledger) clear() {
@@ -115,6 +124,7 @@ func (l *ledger) clear() {
 	defer l.mu.Unlock()
 	clear(l.entries)
 	clear(l.told)
+	l.undone, l.tale = 0, time.Time{}
 }
 
 // news notes what there is to tell of a namespace, and whether that is new.
@@ -130,37 +140,6 @@ func (l *ledger) news(namespace, text string) bool {
 	return !known
 }
 
-// Somebody who undoes our repairs at once is not answered at full speed: from
-// the third within calm on, each repair waits twice as long as the last.
-const (
-	calm           = 10 * time.Minute
-	freeRepairs    = 2
-	firstPause     = time.Second
-	longestPause   = 2 * time.Minute
-	maxPauseDouble = 7 // 2^7 s is beyond longestPause
-	maxRetryDouble = 8 // 2^8 × firstRetry is beyond lastRetry
-)
-
-func repair(why Reason) bool {
-	switch why {
-	case Missing, Due, OldRoots, Expired:
-		return false
-	}
-	return true
-}
-
-// contention is how long a repair has to wait at now.
-func (l *ledger) contention(k key, why Reason, now time.Time) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.entries[k]
-	if !repair(why) || e.repairs < freeRepairs || now.Sub(e.wrote) > calm {
-		return 0
-	}
-	pause := min(firstPause<<min(e.repairs-freeRepairs, maxPauseDouble), longestPause)
-	return pause - now.Sub(e.wrote)
-}
-
 // Status is the controller's work in numbers.
 type Status struct {
 	// Leading tells whether this process writes; the rest is empty if not.
@@ -168,6 +147,8 @@ type Status struct {
 	// Secrets counts those under management whose certificate could be read,
 	// InError those that could not be brought right at the last attempt.
 	Secrets, InError int
+	// Contended counts those that another writer keeps changing.
+	Contended int
 	// SoonestExpiry and SoonestRenewal are zero when there are no Secrets.
 	SoonestExpiry, SoonestRenewal time.Time
 	// QueueDepth counts objects that wait to be looked at.
@@ -187,16 +168,19 @@ func (c *Controller) Status() Status {
 	if good := t.good.Load(); good > 0 {
 		s.LastSuccess = time.Unix(0, good)
 	}
-	c.ledge.count(&s)
+	c.ledge.count(&s, time.Now())
 	return s
 }
 
-func (l *ledger) count(s *Status) {
+func (l *ledger) count(s *Status, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, e := range l.entries {
+	for k, e := range l.entries {
 		if e.err != nil {
 			s.InError++
+		}
+		if k.kind == accountKey && e.contended(now) {
+			s.Contended++
 		}
 		if e.verdict.NotAfter.IsZero() {
 			continue

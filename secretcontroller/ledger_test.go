@@ -132,13 +132,13 @@ func TestLedgerCounts(t *testing.T) {
 	l.fail(key{accountKey, "web", "new"}, account, Verdict{Reason: Missing}, errBroken)
 	l.fail(key{accountKey, "web", "c"}, account, Verdict{Reason: Due, NotAfter: now.Add(5 * time.Hour), RenewAt: now.Add(2 * time.Hour)}, errBroken)
 	var s Status
-	l.count(&s)
+	l.count(&s, now)
 	if s.Secrets != 3 || s.InError != 2 || !s.SoonestExpiry.Equal(now.Add(2*time.Hour)) || !s.SoonestRenewal.Equal(now.Add(time.Hour)) {
 		t.Errorf("counted %+v", s)
 	}
 	l.clear()
 	var empty Status
-	if l.count(&empty); empty != (Status{}) {
+	if l.count(&empty, now); empty != (Status{}) {
 		t.Errorf("an empty ledger counts %+v", empty)
 	}
 }

@@ -64,6 +64,7 @@ func (c *Controller) keepConfigMap(ctx context.Context, k key, cached any, want 
 	}
 	start := time.Now()
 	if wait := c.ledge.contention(k, BadRoots, start); wait > 0 {
+		c.tellOfQuarrel(k, start, Observation{Object: "ConfigMap", Name: want.Namespace + "/" + want.Name, Reason: BadRoots, Detail: "its roots are not ours"}, nil)
 		return wait, nil
 	}
 	o := Observation{Object: "ConfigMap", Name: want.Namespace + "/" + want.Name, Action: Created, Reason: Missing}
@@ -79,8 +80,8 @@ func (c *Controller) keepConfigMap(ctx context.Context, k key, cached any, want 
 	case apierrors.IsAlreadyExists(o.Err) || overtaken(o.Err):
 		return 0, o.Err
 	case o.Err == nil:
-		c.ledge.forgive(k)
 		c.ledge.repaired(k, o.Reason)
+		c.ledge.forgive(k)
 	}
 	c.observe(start, o, nil)
 	return 0, o.Err

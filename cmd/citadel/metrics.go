@@ -90,6 +90,7 @@ var (
 	descLeading = prometheus.NewDesc("citadel_leader", "1 while this replica writes.", nil, nil)
 	descSecrets = prometheus.NewDesc("citadel_secret_controller_secrets", "Secrets under management.", nil, nil)
 	descInError = prometheus.NewDesc("citadel_secret_controller_secrets_in_error", "Secrets that could not be brought right.", nil, nil)
+	descContend = prometheus.NewDesc("citadel_secret_controller_contended_secrets", "Secrets that another writer keeps changing.", nil, nil)
 	descQueue   = prometheus.NewDesc("citadel_secret_controller_queue_depth", "Objects that wait to be looked at.", nil, nil)
 	descExpiry  = prometheus.NewDesc("citadel_secret_controller_soonest_expiry_timestamp",
 		"Unix time at which the first certificate under management expires.", nil, nil)
@@ -101,7 +102,7 @@ var (
 
 // Describe is of prometheus.Collector.
 func (s statusMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLeading, descSecrets, descInError, descQueue, descExpiry, descRenewal, descSuccess} {
+	for _, d := range []*prometheus.Desc{descLeading, descSecrets, descInError, descContend, descQueue, descExpiry, descRenewal, descSuccess} {
 		out <- d
 	}
 }
@@ -124,6 +125,7 @@ func (s statusMetrics) Collect(out chan<- prometheus.Metric) {
 	show(descLeading, 1)
 	show(descSecrets, float64(now.Secrets))
 	show(descInError, float64(now.InError))
+	show(descContend, float64(now.Contended))
 	show(descQueue, float64(now.QueueDepth))
 	at(descExpiry, now.SoonestExpiry)
 	at(descRenewal, now.SoonestRenewal)
@@ -139,6 +141,10 @@ func (m *metrics) observe(log *slog.Logger, o secretcontroller.Observation) {
 		log.Error("object is not right", "object", o.Object, "name", o.Name, "action", o.Action, "reason", o.Reason, "detail", o.Detail, "err", o.Err)
 		return
 	}
+	if o.Action == secretcontroller.Paused {
+		log.Warn("somebody else writes what citadel keeps", "object", o.Object, "name", o.Name, "reason", o.Reason, "detail", o.Detail)
+		return
+	}
 	m.writes.WithLabelValues(o.Object, string(o.Action), reason).Inc()
 	m.took.Observe(o.Took.Seconds())
 	switch {
@@ -150,7 +156,7 @@ func (m *metrics) observe(log *slog.Logger, o secretcontroller.Observation) {
 	case o.Action == secretcontroller.Created:
 		m.created.Inc()
 	}
-	attrs := []any{"object", o.Object, "name", o.Name, "action", o.Action, "reason", o.Reason, "detail", o.Detail, "took", o.Took}
+	attrs := []any{"object", o.Object, "name", o.Name, "action", o.Action, "reason", o.Reason, "detail", o.Detail, "took", o.Took.Round(time.Microsecond).String()}
 	if !o.NotAfter.IsZero() {
 		attrs = append(attrs, "notAfter", o.NotAfter.UTC(), "renewAt", o.RenewAt.UTC())
 	}

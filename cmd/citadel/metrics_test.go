@@ -61,6 +61,7 @@ func TestMetricNames(t *testing.T) {
 		// what it lacked
 		"citadel_secret_controller_refreshes_total", "citadel_secret_controller_write_seconds", "citadel_leader",
 		"citadel_secret_controller_secrets", "citadel_secret_controller_secrets_in_error", "citadel_secret_controller_queue_depth",
+		"citadel_secret_controller_contended_secrets",
 		"citadel_secret_controller_soonest_expiry_timestamp", "citadel_secret_controller_soonest_renewal_timestamp",
 		"citadel_secret_controller_last_success_timestamp",
 		"citadel_server_issuance_seconds", "citadel_server_rate_limited_count", "citadel_server_authentications_total",
@@ -121,13 +122,13 @@ func TestControllerMetrics(t *testing.T) {
 			}
 		}
 	}
-	absent("secrets", "secrets_in_error", "queue_depth", "soonest_expiry_timestamp", "soonest_renewal_timestamp", "last_success_timestamp")
+	absent("secrets", "secrets_in_error", "contended_secrets", "queue_depth", "soonest_expiry_timestamp", "soonest_renewal_timestamp", "last_success_timestamp")
 	status = secretcontroller.Status{Leading: true}
 	check(prefix+"secrets", 0)
 	absent("soonest_expiry_timestamp", "soonest_renewal_timestamp", "last_success_timestamp")
-	status = secretcontroller.Status{Leading: true, Secrets: 3, InError: 2, QueueDepth: 5, SoonestExpiry: at, SoonestRenewal: at.Add(-time.Second), LastSuccess: at}
+	status = secretcontroller.Status{Leading: true, Secrets: 3, InError: 2, Contended: 4, QueueDepth: 5, SoonestExpiry: at, SoonestRenewal: at.Add(-time.Second), LastSuccess: at}
 	for name, want := range map[string]float64{
-		"citadel_leader": 1, prefix + "secrets": 3, prefix + "secrets_in_error": 2, prefix + "queue_depth": 5, prefix + "soonest_expiry_timestamp": 1_700_000_000.5,
+		"citadel_leader": 1, prefix + "secrets": 3, prefix + "secrets_in_error": 2, prefix + "contended_secrets": 4, prefix + "queue_depth": 5, prefix + "soonest_expiry_timestamp": 1_700_000_000.5,
 		prefix + "soonest_renewal_timestamp": 1_699_999_999.5, prefix + "last_success_timestamp": 1_700_000_000.5,
 	} {
 		check(name, want)
@@ -137,9 +138,31 @@ func TestControllerMetrics(t *testing.T) {
 // TestLeaderIsShownFromTheStart: while there is no authority and no controller
 // nobody leads, and an alert on a sum has something to add up.
 func TestLeaderIsShownFromTheStart(t *testing.T) {
-	values, names := scrape(t, newProcess(&config{}, quiet(), &auditStream{}).metrics)
+	values, names := scrape(t, newProcess(&config{options: &options{}}, quiet(), &auditStream{}).metrics)
 	if !names["citadel_leader"] || values["citadel_leader"] != 0 || names["citadel_secret_controller_secrets"] {
 		t.Errorf("shown: %v, as %v", names["citadel_leader"], values["citadel_leader"])
+	}
+}
+
+// TestNoLeaderWhereNobodyWrites: an alert on the sum of leaders must not fire at
+// sites that have no Secrets to write.
+func TestNoLeaderWhereNobodyWrites(t *testing.T) {
+	if _, names := scrape(t, newProcess(&config{options: &options{serverOnly: true}}, quiet(), &auditStream{}).metrics); names["citadel_leader"] {
+		t.Error("citadel_leader is shown with --server-only")
+	}
+}
+
+// TestObservedInTheLog: a quarrel is a warning that names the Secret, and times
+// are for people.
+func TestObservedInTheLog(t *testing.T) {
+	var out strings.Builder
+	log, m := slog.New(slog.NewJSONHandler(&out, nil)), newMetrics()
+	m.observe(log, secretcontroller.Observation{Object: "Secret", Name: "web/istio.api", Action: secretcontroller.Paused, Detail: "a second citadel?"})
+	m.observe(log, secretcontroller.Observation{Object: "Secret", Name: "web/istio.api", Action: secretcontroller.Created, Took: 1234567 * time.Nanosecond})
+	for _, want := range []string{`"level":"WARN"`, `"name":"web/istio.api"`, `"detail":"a second citadel?"`, `"took":"1.235ms"`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, out.String())
+		}
 	}
 }
 
@@ -148,7 +171,7 @@ func TestLeaderIsShownFromTheStart(t *testing.T) {
 func TestAuditMetric(t *testing.T) {
 	out := &brokenWriter{err: errors.New("disk full")}
 	audit := &auditStream{out: out}
-	m := newProcess(&config{}, quiet(), audit).metrics
+	m := newProcess(&config{options: &options{}}, quiet(), audit).metrics
 	check := func(want float64) {
 		t.Helper()
 		if values, names := scrape(t, m); !names["citadel_audit_failing"] || values["citadel_audit_failing"] != want {
@@ -187,6 +210,7 @@ func TestObserve(t *testing.T) {
 		"roots created":    {secretcontroller.Observation{Object: "ConfigMap", Action: secretcontroller.Created, Reason: secretcontroller.Missing}, []string{took, writes + "ConfigMap,outcome=created,reason=missing"}},
 		"write failed":     {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Created, Reason: secretcontroller.Missing, Err: errors.New("x")}, []string{writes + "Secret,outcome=error,reason=missing"}},
 		"signature failed": {secretcontroller.Observation{Object: "Secret", Reason: secretcontroller.Due, Err: err}, []string{sign + "CERT_GEN_ERROR", writes + "Secret,outcome=error,reason=rotation"}},
+		"contended":        {secretcontroller.Observation{Object: "Secret", Action: secretcontroller.Paused, Reason: secretcontroller.BadRoots}, nil},
 		"request refused":  {secretcontroller.Observation{Object: "Secret", Reason: secretcontroller.Due, Err: errors.Join(&ca.Error{Class: ca.CSRError})}, []string{csr, sign + "CSR_ERROR", writes + "Secret,outcome=error,reason=rotation"}},
 	} {
 		m := newMetrics()

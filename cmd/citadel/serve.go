@@ -46,6 +46,7 @@ type process struct {
 	log        *slog.Logger
 	metrics    *metrics
 	audit      *auditStream
+	notify     *daemon.Notifier
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
 	lease      atomic.Pointer[kube.Guard] // while this replica writes by a lease
@@ -57,8 +58,10 @@ type process struct {
 // newProcess shows from the start that nobody leads: an alert on that must not
 // wait for the authority, nor find nothing to look at.
 func newProcess(cfg *config, log *slog.Logger, audit *auditStream) *process {
-	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit}
-	p.metrics.registry.MustRegister(statusMetrics{p.status})
+	p := &process{cfg: cfg, log: log, metrics: newMetrics(), audit: audit, notify: daemon.NewNotifier(log)}
+	if !cfg.serverOnly { // where nobody writes, nobody leads
+		p.metrics.registry.MustRegister(statusMetrics{p.status})
+	}
 	p.metrics.gauge("citadel_clock_ahead_seconds", "How far this machine's clock is ahead of the API server's, to a second.", func() float64 {
 		ahead, _ := cfg.clock.Ahead()
 		return ahead.Seconds()
@@ -130,6 +133,7 @@ func (p *process) run(ctx context.Context, s stores) error {
 	if p.cfg.livenessPath != "" {
 		group.Go(func() error { p.liveness().Run(ctx); return nil })
 	}
+	group.Go(func() error { p.tellSystemd(ctx); return nil })
 	group.Go(func() error { return p.work(ctx, s) })
 	err := group.Wait()
 	if err != nil && errors.Is(err, context.Canceled) {

@@ -488,7 +488,7 @@ func TestLostRootIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lost atomic.Bool
 		var said output
-		p := newProcess(&config{}, slog.New(slog.NewTextHandler(&said, nil)), &auditStream{})
+		p := newProcess(&config{options: &options{}}, slog.New(slog.NewTextHandler(&said, nil)), &auditStream{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go p.watchKept(ctx, kept{place: "/state", holds: func(context.Context) error {
