@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -100,6 +101,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent)
 		ballast := make([]byte, gcBallast)
+		_ = syscall.Madvise(ballast, syscall.MADV_DONTNEED) // made in a part of the heap that was used before, it was filled with zeroes
 		defer runtime.KeepAlive(ballast)
 	}
 	p := newProcess(cfg, log, audit)
