@@ -4,7 +4,7 @@ package policy
 // pointer and the zero AuthPolicy are absent keys, which have the defaults of
 // the generation.
 type MeshConfig struct {
-	_ struct{} `ignored:"defaultConfig meshMTLS tlsDefaults proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout tcpKeepalive ingressClass ingressService ingressControllerMode ingressSelector enableTracing accessLogFile accessLogFormat accessLogEncoding enableEnvoyAccessLogService disableEnvoyListenerLog outboundTrafficPolicy inboundTrafficPolicy configSources defaultServiceExportTo defaultVirtualServiceExportTo localityLbSetting dnsRefreshRate h2UpgradePolicy inboundClusterStatName outboundClusterStatName certificates thriftConfig serviceSettings enablePrometheusMerge verifyCertificateAtClient ca extensionProviders defaultProviders discoverySelectors pathNormalization defaultHttpRetryPolicy trustDomainAliases serviceScopeConfigs mixerCheckServer mixerReportServer disablePolicyChecks policyCheckFailOpen sidecarToTelemetrySessionAffinity enableClientSidePolicyCheck sdsUdsPath sdsRefreshDelay enableSdsTokenMount sdsUseK8sSaJwt disableMixerHttpReports disableReportBatch reportBatchMaxEntries reportBatchMaxTime rdsRefreshDelay egressProxyAddress gatewayTopology enableEnvoyTcpAccessLog caCertificates caAddress"`
+	_ struct{} `ignored:"defaultConfig meshMTLS tlsDefaults proxyListenPort proxyInboundListenPort proxyHttpPort connectTimeout tcpKeepalive ingressClass ingressService ingressControllerMode ingressSelector enableTracing accessLogFile accessLogFormat accessLogEncoding enableEnvoyAccessLogService disableEnvoyListenerLog outboundTrafficPolicy inboundTrafficPolicy configSources defaultVirtualServiceExportTo localityLbSetting dnsRefreshRate h2UpgradePolicy inboundClusterStatName outboundClusterStatName certificates thriftConfig serviceSettings enablePrometheusMerge verifyCertificateAtClient ca extensionProviders defaultProviders discoverySelectors pathNormalization defaultHttpRetryPolicy trustDomainAliases serviceScopeConfigs mixerCheckServer mixerReportServer disablePolicyChecks policyCheckFailOpen sidecarToTelemetrySessionAffinity enableClientSidePolicyCheck sdsUdsPath sdsRefreshDelay enableSdsTokenMount sdsUseK8sSaJwt disableMixerHttpReports disableReportBatch reportBatchMaxEntries reportBatchMaxTime rdsRefreshDelay egressProxyAddress gatewayTopology enableEnvoyTcpAccessLog caCertificates caAddress"`
 
 	AuthPolicy       AuthPolicy `yaml:"authPolicy"`           // legacy only
 	ExcludedServices []string   `yaml:"mtlsExcludedServices"` // legacy only; FQDNs, compared for equality
@@ -12,6 +12,7 @@ type MeshConfig struct {
 	RootNamespace    string     `yaml:"rootNamespace"`        // empty: istio-system
 	TrustDomain      string     `yaml:"trustDomain"`          // empty: cluster.local
 	RuleExportTo     []string   `yaml:"defaultDestinationRuleExportTo"`
+	ServiceExportTo  []string   `yaml:"defaultServiceExportTo"` // decides who is told of a service, not the answer
 }
 
 // Ref implements Object.

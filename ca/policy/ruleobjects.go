@@ -130,7 +130,7 @@ func (e *ServiceEntry) Ref() Ref { return Ref{KindServiceEntry, e.Namespace, e.N
 
 // ServiceEntrySpec is what the resolver reads of a ServiceEntry.
 type ServiceEntrySpec struct {
-	_                struct{}            `ignored:"addresses exportTo"`
+	_                struct{}            `ignored:"addresses"`
 	Hosts            []string            `yaml:"hosts"`
 	Ports            []EntryPort         `yaml:"ports"`
 	Location         Location            `yaml:"location"`
@@ -138,6 +138,7 @@ type ServiceEntrySpec struct {
 	Endpoints        []WorkloadEntrySpec `yaml:"endpoints"`
 	WorkloadSelector *EntrySelector      `yaml:"workloadSelector"`
 	SubjectAltNames  []string            `yaml:"subjectAltNames"`
+	ExportTo         []string            `yaml:"exportTo"` // decides who is told of the entry, not the answer
 }
 
 // EntrySelector names the workloads behind a ServiceEntry.

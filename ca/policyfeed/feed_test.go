@@ -1,0 +1,89 @@
+package policyfeed
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"citadel/ca/policy"
+)
+
+func strict(ns string) *policy.PeerAuthentication {
+	return &policy.PeerAuthentication{Meta: policy.Meta{Name: "p", Namespace: ns}, Spec: policy.PeerAuthenticationSpec{MTLS: &policy.PeerMTLS{Mode: policy.Strict}}}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestFeed: what counts, when it counts, and who is told.
+func TestFeed(t *testing.T) {
+	f := New(policy.Auto)
+	first := f.State()
+	f.Apply(Change{Put: []policy.Object{strict("a")}})
+	if s := f.State(); s.Snapshot != nil || s.Version != "" || f.View("a") != nil {
+		t.Error("half of it was told")
+	}
+	f.Apply(Change{Known: true})
+	known := f.State()
+	if known.Snapshot == nil || known.Version == "" || !closed(first.Changed) || closed(known.Changed) {
+		t.Fatalf("%+v", known)
+	}
+	if got := known.Snapshot.Generation(); got != policy.V1 {
+		t.Errorf("generation %s", got)
+	}
+	f.Apply(Change{Put: []policy.Object{strict("a")}, Gone: []policy.Ref{{Kind: policy.KindPod, Namespace: "x", Name: "y"}}})
+	if f.State() != known {
+		t.Error("nothing changed, and there is a new state")
+	}
+	f.Apply(Change{Gone: []policy.Ref{strict("a").Ref()}})
+	if s := f.State(); s.Version == known.Version || len(s.Items()) != 0 || s.Snapshot.Generation() != policy.V1 {
+		t.Errorf("%+v", s)
+	}
+	if len(known.Items()) != 1 {
+		t.Error("an earlier state changed")
+	}
+}
+
+// TestBroken: what cannot be read is absent and told; but a mesh config leaves
+// the one of before.
+func TestBroken(t *testing.T) {
+	mesh := &policy.MeshConfig{AuthPolicy: policy.AuthMutualTLS}
+	f := fed(policy.Legacy, strict("a"), mesh)
+	f.Apply(Change{Broken: map[policy.Ref]error{strict("a").Ref(): errors.New("line 3"), mesh.Ref(): errors.New("line 4")}})
+	s := f.State()
+	if got := strings.Join(s.Problems(), "; "); got != "MeshConfig: line 4; PeerAuthentication/a/p: line 3" {
+		t.Errorf("problems: %s", got)
+	}
+	if items := s.Items(); len(items) != 1 || items[0].Object != policy.Object(mesh) {
+		t.Errorf("%v", items)
+	}
+	f.Apply(Change{Put: []policy.Object{strict("a"), mesh}})
+	if p := f.State().Problems(); len(p) != 0 {
+		t.Errorf("problems: %v", p)
+	}
+	bad := strict("a")
+	bad.Spec.PortLevelMTLS = map[uint32]policy.PeerMTLS{1: {}}
+	f = fed(policy.V1, bad)
+	if p := f.State().Problems(); len(p) != 1 || !strings.Contains(p[0], "portLevelMtls requires selector") {
+		t.Errorf("problems: %v", p)
+	}
+}
+
+// TestLastCounts: of one name, what is said last.
+func TestLastCounts(t *testing.T) {
+	f := fed(policy.V1)
+	f.Apply(Change{Put: []policy.Object{strict("a"), strict("b")}, Gone: []policy.Ref{strict("a").Ref()}})
+	if all := f.State().Objects(); len(all) != 1 || all[0].Ref().Namespace != "b" {
+		t.Errorf("%v", all)
+	}
+	if !slices.Equal(f.State().Snapshot.Namespaces(), []string{"b"}) {
+		t.Errorf("%v", f.State().Snapshot.Namespaces())
+	}
+}

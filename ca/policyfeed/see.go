@@ -1,0 +1,260 @@
+package policyfeed
+
+import (
+	"slices"
+	"strings"
+
+	"citadel/ca/policy"
+)
+
+// exportAnnotation is where a Service says which namespaces it is for, with
+// commas between.
+const exportAnnotation = "networking.istio.io/exportTo"
+
+// seer finds what a viewer sees of one namespace that is not its own.
+type seer struct {
+	*space
+	viewer string
+	scope  scope
+	config *policy.MeshConfig
+	named  bool // the answer is for this viewer alone
+
+	hosts     []string // of what is exported
+	services  map[string]bool
+	selectors []map[string]string
+	seen      map[policy.Ref]*Item
+}
+
+// seenBy is the part of a namespace that another, or itself, sees.
+func (sp *space) seenBy(viewer string, at scope, config *policy.MeshConfig) *part {
+	if sp.name == viewer {
+		return &part{sp, at, sp.items}
+	}
+	if sp.name == "" {
+		return &part{sp, at, sp.global(viewer)}
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.public != nil && sp.public.scope == at {
+		return sp.public
+	}
+	s := seer{space: sp, viewer: viewer, scope: at, config: config, services: map[string]bool{}, seen: map[policy.Ref]*Item{}}
+	s.see()
+	p := &part{sp, at, s.seen}
+	if !s.named {
+		sp.public = p
+	}
+	return p
+}
+
+// global is what has no namespace: the mesh's own policy and config, and the
+// viewer's Namespace.
+func (sp *space) global(viewer string) map[policy.Ref]*Item {
+	seen := map[policy.Ref]*Item{}
+	for ref, item := range sp.items {
+		switch {
+		case ref.Kind == policy.KindNamespace && ref.Name != viewer:
+		case ref.Kind == policy.KindMeshPolicy && ref.Name != "default": // nobody heeds it
+		default:
+			seen[ref] = item
+		}
+	}
+	return seen
+}
+
+// see goes from services to the workloads behind them, and to what speaks of
+// either.
+func (s *seer) see() {
+	for ref, item := range s.items {
+		s.service(ref, item)
+	}
+	for ref, item := range s.items {
+		switch o := item.Object.(type) {
+		case *policy.Pod:
+			s.keep(ref, item, s.chosen(o.Labels))
+		case *policy.WorkloadEntry:
+			s.keep(ref, item, s.chosen(both(o.Labels, o.Spec.Labels)))
+		case *policy.Policy:
+			s.policy(ref, item, o)
+		case *policy.DestinationRule:
+			s.rule(ref, item, o)
+		}
+	}
+	for ref, item := range s.items { // once the workloads are known
+		if p, is := item.Object.(*policy.PeerAuthentication); is {
+			s.keep(ref, item, s.speaks(p) && valid(policy.V1, p))
+		}
+	}
+}
+
+func (s *seer) keep(ref policy.Ref, item *Item, seen bool) {
+	if seen {
+		s.seen[ref] = item
+	}
+}
+
+// service takes in what declares hosts, where it is exported to the viewer.
+func (s *seer) service(ref policy.Ref, item *Item) {
+	switch o := item.Object.(type) {
+	case *policy.Service:
+		var exportTo []string
+		if text := strings.TrimSpace(o.Annotations[exportAnnotation]); text != "" {
+			exportTo = strings.Split(text, ",")
+		}
+		if s.exported(exportTo, s.config.ServiceExportTo) {
+			s.services[o.Name] = true
+			s.hosts = append(s.hosts, o.Name+"."+o.Namespace+".svc."+policy.ClusterDomain)
+			s.selectors = append(s.selectors, o.Spec.Selector)
+			s.seen[ref] = item
+		}
+	case *policy.ServiceEntry:
+		if s.exported(o.Spec.ExportTo, s.config.ServiceExportTo) {
+			s.hosts = append(s.hosts, o.Spec.Hosts...)
+			if o.Spec.WorkloadSelector != nil {
+				s.selectors = append(s.selectors, o.Spec.WorkloadSelector.Labels)
+			}
+			s.seen[ref] = item
+		}
+	case *policy.EgressRule:
+		s.hosts = append(s.hosts, o.Spec.Destination.Service)
+		s.seen[ref] = item
+	}
+}
+
+// exported tells whether the viewer is among the namespaces of a list; without
+// one the default counts, and without that all are.
+func (s *seer) exported(exportTo, otherwise []string) bool {
+	if len(exportTo) == 0 {
+		exportTo = otherwise
+	}
+	all := len(exportTo) == 0
+	for _, e := range exportTo {
+		switch e = strings.TrimSpace(e); e {
+		case "*":
+			return true
+		case ".", "~", s.name:
+		default:
+			s.named = true
+			all = all || e == s.viewer
+		}
+	}
+	return all
+}
+
+// chosen tells whether a workload of these labels is behind an exported service.
+func (s *seer) chosen(labels map[string]string) bool {
+	return slices.ContainsFunc(s.selectors, func(selector map[string]string) bool { return len(selector) > 0 && in(selector, labels) })
+}
+
+func in(selector, labels map[string]string) bool {
+	for k, v := range selector {
+		if got, has := labels[k]; !has || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// both are the labels of a WorkloadEntry: its spec's count.
+func both(a, b map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, labels := range []map[string]string{a, b} {
+		for k, v := range labels {
+			all[k] = v
+		}
+	}
+	return all
+}
+
+// speaks tells whether a PeerAuthentication says something of a workload that
+// the viewer may call, or of the whole mesh.
+func (s *seer) speaks(p *policy.PeerAuthentication) bool {
+	root := s.name == s.scope.root
+	if p.Spec.Selector == nil || len(p.Spec.Selector.MatchLabels) == 0 {
+		return root || len(s.hosts) > 0
+	}
+	if root {
+		return false // chooses nothing
+	}
+	for _, item := range s.seen {
+		switch o := item.Object.(type) {
+		case *policy.Pod:
+			if in(p.Spec.Selector.MatchLabels, o.Labels) {
+				return true
+			}
+		case *policy.WorkloadEntry:
+			if in(p.Spec.Selector.MatchLabels, both(o.Labels, o.Spec.Labels)) {
+				return true
+			}
+		case *policy.ServiceEntry: // endpoints of its own
+			for _, e := range o.Spec.Endpoints {
+				if in(p.Spec.Selector.MatchLabels, e.Labels) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// policy keeps of a Policy the targets that the viewer may call.
+func (s *seer) policy(ref policy.Ref, item *Item, p *policy.Policy) {
+	if len(p.Spec.Targets) == 0 {
+		s.keep(ref, item, len(s.hosts) > 0)
+		return
+	}
+	hidden := func(t policy.Target) bool { return !s.services[t.Name] }
+	if !slices.ContainsFunc(p.Spec.Targets, hidden) {
+		s.seen[ref] = item
+		return
+	}
+	less := *p
+	less.Spec.Targets = slices.DeleteFunc(slices.Clone(p.Spec.Targets), hidden)
+	if len(less.Spec.Targets) > 0 && valid(policy.V1Alpha1, &less) == valid(policy.V1Alpha1, p) {
+		s.seen[ref] = &Item{Object: &less}
+	}
+}
+
+// rule keeps rules for others, of hosts that the viewer may call. One that today
+// is for a third namespace hides less specific ones all the same: its host is
+// kept, and what it says is not.
+func (s *seer) rule(ref policy.Ref, item *Item, r *policy.DestinationRule) {
+	if s.private(r) || !valid(s.scope.generation, r) || s.name != s.scope.root && !s.matches(r) {
+		return
+	}
+	if s.scope.generation == policy.V1 && !s.exported(r.Spec.ExportTo, nil) {
+		s.named = true
+		item = &Item{Object: &policy.DestinationRule{Meta: r.Meta, Spec: policy.DestinationRuleSpec{Host: r.Spec.Host, ExportTo: r.Spec.ExportTo}}}
+	}
+	s.seen[ref] = item
+}
+
+// private tells whether a rule is for its own namespace alone.
+func (s *seer) private(r *policy.DestinationRule) bool {
+	exportTo := r.Spec.ExportTo
+	if s.scope.generation == policy.V1Alpha1 { // reads the first entry alone
+		if len(exportTo) == 0 {
+			exportTo = s.config.RuleExportTo
+		}
+		return len(exportTo) > 0 && exportTo[0] == "."
+	}
+	if len(exportTo) == 0 {
+		return r.Spec.WorkloadSelector != nil || slices.Contains(s.config.RuleExportTo, ".")
+	}
+	return r.Spec.WorkloadSelector != nil || len(exportTo) == 1 && (exportTo[0] == "." || exportTo[0] == s.name)
+}
+
+// matches tells whether a rule's host is one that the viewer may call.
+func (s *seer) matches(r *policy.DestinationRule) bool {
+	host := r.Spec.Host
+	if !strings.HasPrefix(host, "*") && !strings.Contains(host, ".") {
+		host += "." + s.name + ".svc." + policy.ClusterDomain
+	}
+	suffix, wildcard := strings.CutPrefix(host, "*")
+	return slices.ContainsFunc(s.hosts, func(h string) bool { return h == host || wildcard && strings.HasSuffix(h, suffix) })
+}
+
+// valid tells whether an object is used at all.
+func valid(g policy.Generation, o policy.Object) bool {
+	return !slices.ContainsFunc(policy.Validate(g, o), func(p policy.Problem) bool { return !p.Warning })
+}
