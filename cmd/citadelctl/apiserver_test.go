@@ -107,6 +107,10 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	path, group := strings.CutPrefix(r.URL.Path, "/apis/")
 	parts := strings.Split(strings.TrimPrefix(path, "/api/v1/"), "/")
 	version := "v1"
+	if group && len(parts) < 3 { // a group by itself: it has none of ours
+		answer(rw, http.StatusNotFound, apierrors.NewNotFound(schema.GroupResource{}, path).Status())
+		return
+	}
 	if group {
 		version, parts = strings.Join(parts[:2], "/"), parts[2:]
 	}

@@ -22,7 +22,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	root := newGroup("citadelctl", "See what certificates there are and whether they are right, and say who may have one",
-		newStatusCommand(), newCheckCommand(), newSecretCommand(), newCertCommand(), newTokenCommand(), newIdentityCommand(), newVersionCommand())
+		newStatusCommand(), newCheckCommand(), newSecretCommand(), newCertCommand(), newTokenCommand(), newIdentityCommand(), newPolicyCommand(), newVersionCommand())
 	root.Long = "citadelctl shows an operator which certificates there are, and whether they are right; by token\n" +
 		"and identity it says who may have one, and nothing else of it changes anything.\n" +
 		"Data goes to standard output, messages to standard error."

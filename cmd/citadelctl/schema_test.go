@@ -31,6 +31,9 @@ func TestSchema(t *testing.T) {
 		{"Check", checkDocument{}},
 		{"JoinToken", createdToken{}},
 		{"JoinTokenList", tokenDocument{}},
+		{"PolicyExplanation", explanationDocument{}},
+		{"PolicyTest", testDocument{}},
+		{"PolicyValidation", validationDocument{}},
 		{"Status", statusDocument{}},
 		{"Version", struct {
 			meta

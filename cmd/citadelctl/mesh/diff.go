@@ -1,0 +1,170 @@
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+
+	"citadel/ca/policy"
+)
+
+// ChangeKind is what happens to a connection.
+type ChangeKind string
+
+// What may happen, the worst first.
+const (
+	Breaks     ChangeKind = "breaks"    // worked, and will not
+	Encryption ChangeKind = "plain"     // works, and will no longer be encrypted
+	Broken     ChangeKind = "conflict"  // is new, and will not work
+	Mends      ChangeKind = "mends"     // did not work, and will
+	Encrypts   ChangeKind = "encrypted" // works, and will be encrypted
+	Appears    ChangeKind = "new"       // is new, and will work
+)
+
+var changeOrder = []ChangeKind{Breaks, Encryption, Broken, Mends, Encrypts, Appears}
+
+// PairChange is what happens to the connections of some clients to one server.
+type PairChange struct {
+	Kind    ChangeKind `json:"kind"`
+	Clients []string   `json:"clients"`
+	Server  string     `json:"server"`
+	Before  Cell       `json:"before"`
+	After   Cell       `json:"after"`
+}
+
+// Diff is what a change does to a mesh.
+type Diff struct {
+	// Generation is set when it changes: the rules of another one hold then.
+	GenerationBefore string       `json:"generationBefore,omitempty"`
+	GenerationAfter  string       `json:"generationAfter,omitempty"`
+	Pairs            int          `json:"pairs"` // that were compared
+	Changes          []PairChange `json:"changes"`
+	Breaks           int          `json:"breaks"` // pairs that break
+}
+
+// Compare tells what happens to each pair between two Worlds, the worst first.
+func Compare(before, after *World) Diff {
+	d := Diff{Changes: []PairChange{}}
+	if before.Generation() != after.Generation() {
+		d.GenerationBefore, d.GenerationAfter = before.Generation().String(), after.Generation().String()
+	}
+	for c := range changes(before, after, "") {
+		d.Changes = append(d.Changes, c)
+		if c.Kind == Breaks {
+			d.Breaks += len(c.Clients)
+		}
+	}
+	slices.SortStableFunc(d.Changes, func(a, b PairChange) int {
+		return cmp.Compare(slices.Index(changeOrder, a.Kind), slices.Index(changeOrder, b.Kind))
+	})
+	d.Pairs = len(pairedCallers(before, after)) * len(servers(before, after, ""))
+	return d
+}
+
+// changes yields what happens to the servers of a namespace, or of all, server
+// by server.
+func changes(before, after *World, namespace string) iter.Seq[PairChange] {
+	return func(yield func(PairChange) bool) {
+		callers := pairedCallers(before, after)
+		for _, server := range servers(before, after, namespace) {
+			for _, c := range serverChanges(before, after, callers, server) {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// serverChanges are those of one server; clients to whom the same happens are
+// one change.
+func serverChanges(before, after *World, callers []pairedCaller, server policy.Server) (all []PairChange) {
+	text := fmt.Sprintf("%s:%d", server.Host, server.Port)
+	for _, c := range callers {
+		var was policy.Decision
+		if c.before != nil {
+			was = before.Resolve(policy.Query{Client: c.before.Client, Server: server})
+		}
+		is := after.Resolve(policy.Query{Client: c.after.Client, Server: server})
+		kind := kindOf(was, is, c.before == nil)
+		if kind == "" {
+			continue
+		}
+		change := PairChange{kind, []string{c.after.Name()}, text, newCell(was), newCell(is)}
+		same := func(other PairChange) bool {
+			return other.Kind == kind && other.Before == change.Before && other.After == change.After
+		}
+		if i := slices.IndexFunc(all, same); i >= 0 {
+			all[i].Clients = append(all[i].Clients, change.Clients...)
+		} else {
+			all = append(all, change)
+		}
+	}
+	return all
+}
+
+// kindOf is what happens to a pair, empty for nothing that matters.
+func kindOf(was, is policy.Decision, newClient bool) ChangeKind {
+	appears := newClient || was.Symptom == policy.UnknownServer
+	encrypted := func(d policy.Decision) bool { return d.Client == policy.TLSIstioMutual }
+	switch worked, works := was.Verdict == policy.OK, is.Verdict == policy.OK; {
+	case appears && is.Symptom == policy.UnknownServer:
+		return ""
+	case appears && works:
+		return Appears
+	case appears:
+		return Broken
+	case worked && !works:
+		return Breaks
+	case !worked && works:
+		return Mends
+	case worked && encrypted(was) && !encrypted(is):
+		return Encryption
+	case worked && !encrypted(was) && encrypted(is):
+		return Encrypts
+	}
+	return ""
+}
+
+// pairedCaller is clients that are alike before a change, and after it.
+type pairedCaller struct{ before, after *Caller } // before is nil for new ones
+
+// pairedCallers follows each workload through a change. Those that go are left
+// out.
+func pairedCallers(before, after *World) (all []pairedCaller) {
+	type pair struct{ before, after string }
+	seen := map[pair]bool{}
+	had, has := before.chosenLabels(), after.chosenLabels()
+	for _, one := range after.workloads("") {
+		c := pairedCaller{after: has.caller(one)}
+		key := pair{after: c.after.key()}
+		if old, was := asWorkload(before.objects[one.ref]); was {
+			c.before = had.caller(old)
+			key.before = c.before.key()
+		}
+		if !seen[key] {
+			seen[key] = true
+			all = append(all, c)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b pairedCaller) int { return compareCallers(a.after, b.after) })
+	return all
+}
+
+// servers lists those of two Worlds, once each.
+func servers(before, after *World, namespace string) (all []policy.Server) {
+	for _, w := range []*World{before, after} {
+		for server := range w.Servers() {
+			if namespace == "" || namespaceOf(w, policy.Query{Server: server}) == namespace {
+				all = append(all, server)
+			}
+		}
+	}
+	slices.SortFunc(all, compareServers)
+	return slices.CompactFunc(all, func(a, b policy.Server) bool { return compareServers(a, b) == 0 })
+}
+
+func compareServers(a, b policy.Server) int {
+	return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port))
+}

@@ -1,0 +1,229 @@
+package mesh
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"citadel/ca/policy"
+)
+
+// Fix is a change of policy that mends a conflict. It was tried: with it the
+// verdict is OK.
+type Fix struct {
+	Text    string   `json:"text"`
+	Changes []Change `json:"changes"`
+	// Weakens says that the server takes plain text from then on, or that a client
+	// no longer encrypts.
+	Weakens bool `json:"weakens,omitempty"`
+	// Breaks names pairs that can talk now, and could not with the fix. There are
+	// some only where no better fix was found.
+	Breaks []string `json:"breaks,omitempty"`
+}
+
+// candidate is a fix that may or may not do.
+type candidate struct {
+	text    string
+	weakens bool
+	edits   []edit
+	narrow  bool // it concerns servers of one namespace alone
+}
+
+// deepest is how many candidates are tried on top of each other.
+const deepest = 2
+
+// Fix finds a change that mends a conflict, nil when there is none or nothing to
+// mend. It goes for those that keep connections encrypted, then for those that
+// break nobody else. now is when it would be applied.
+func (w *World) Fix(now time.Time, d policy.Decision) *Fix {
+	if d.Verdict == policy.OK || d.Symptom == policy.UnknownServer || d.Symptom == policy.DependsOnServer {
+		return nil
+	}
+	f := finder{base: w, now: now, query: d.Query()}
+	for _, f.weaken = range []bool{false, true} {
+		for depth := 1; depth <= deepest; depth++ {
+			if f.try(w, candidate{narrow: true}, depth); f.best != nil && len(f.best.Breaks) == 0 {
+				return f.best
+			}
+		}
+	}
+	return f.best
+}
+
+// finder looks for a fix.
+type finder struct {
+	base   *World
+	now    time.Time
+	query  policy.Query
+	weaken bool // candidates that give up encryption are tried too
+	best   *Fix
+}
+
+// try applies candidates to a world, in which others were applied already.
+func (f *finder) try(w *World, before candidate, depth int) {
+	for _, c := range f.candidates(w) {
+		if f.best != nil && len(f.best.Breaks) == 0 {
+			return
+		}
+		next, err := f.applied(w, c)
+		if err != nil {
+			continue // not for this mesh
+		}
+		c = before.and(c)
+		if next.Resolve(f.query).Verdict == policy.OK {
+			f.consider(next, c)
+		} else if depth > 1 {
+			f.try(next, c, depth-1)
+		}
+	}
+}
+
+// and is one candidate after another.
+func (c candidate) and(next candidate) candidate {
+	if c.text == "" {
+		return next
+	}
+	return candidate{c.text + "; and " + next.text, c.weakens || next.weakens, append(c.edits[:len(c.edits):len(c.edits)], next.edits...), c.narrow && next.narrow}
+}
+
+func (f *finder) applied(w *World, c candidate) (*World, error) {
+	for _, e := range c.edits {
+		o, err := e.object(w)
+		if err != nil {
+			return nil, err
+		}
+		w = w.With(f.now, o)
+		for _, p := range w.Problems() {
+			if p.Object == o.Ref().String() && !p.Warning {
+				return nil, p
+			}
+		}
+	}
+	return w, nil
+}
+
+// consider keeps a candidate that mends, if it is better than the best so far.
+func (f *finder) consider(w *World, c candidate) {
+	fix := &Fix{Text: c.text, Weakens: c.weakens, Breaks: f.breaks(w, c)}
+	for _, e := range c.edits {
+		change, err := e.change()
+		if err != nil {
+			return
+		}
+		fix.Changes = append(fix.Changes, change)
+	}
+	if f.best == nil || len(fix.Breaks) < len(f.best.Breaks) {
+		f.best = fix
+	}
+}
+
+// most is how many broken pairs are named.
+const most = 5
+
+func (f *finder) breaks(w *World, c candidate) (names []string) {
+	in := ""
+	if c.narrow {
+		in = namespaceOf(f.base, f.query)
+	}
+	for change := range changes(f.base, w, in) {
+		if change.Kind == Breaks {
+			names = append(names, fmt.Sprintf("%s to %s", strings.Join(change.Clients, ", "), change.Server))
+		}
+		if len(names) == most {
+			break
+		}
+	}
+	return names
+}
+
+// namespaceOf is the namespace of the server that a query asks for.
+func namespaceOf(w *World, q policy.Query) string {
+	ref, _ := w.Resolve(q).Declares()
+	return ref.Namespace
+}
+
+// candidates are the changes that may mend what is asked in a world, the best
+// first.
+func (f *finder) candidates(w *World) []candidate {
+	t := target{w: w, d: w.Resolve(f.query)}
+	t.ref, t.declared = t.d.Declares()
+	if w.Generation() == policy.Legacy {
+		return t.legacy(f.weaken)
+	}
+	if t.d.Server == policy.Disable && (t.d.ServerBy.Reason == policy.NoSidecar || t.d.ServerBy.Reason == policy.External) {
+		return t.originate(policy.TLSDisable)
+	}
+	if !f.query.Client.Sidecar {
+		return t.permissive()
+	}
+	var all []candidate
+	if !t.declared {
+		all = append(all, t.declare()...)
+	}
+	if t.d.Client != policy.TLSIstioMutual {
+		all = append(all, t.originate(policy.TLSIstioMutual)...)
+	}
+	if t.d.Server == policy.Disable || f.weaken {
+		all = append(all, t.permissive()...)
+	}
+	if f.weaken {
+		all = append(all, t.originate(policy.TLSDisable)...)
+	}
+	return all
+}
+
+// target is the connection that is to be mended.
+type target struct {
+	w        *World
+	d        policy.Decision
+	ref      policy.Ref // declares the server
+	declared bool       // its port too
+}
+
+func (t *target) host() string             { return t.d.Query().Server.Host }
+func (t *target) port() int32              { return t.d.Query().Server.Port }
+func (t *target) name() string             { return fmt.Sprintf("%s:%d", t.host(), t.port()) }
+func (t *target) object() policy.Object    { return t.w.objects[t.ref] }
+func (t *target) service() *policy.Service { s, _ := t.object().(*policy.Service); return s }
+func (t *target) several() bool            { return len(portsOf(t.object())) > 1 }
+func (t *target) short() string {
+	short, _, _ := strings.Cut(strings.TrimLeft(t.host(), "*."), ".")
+	return short
+}
+func (t *target) portText() string { return fmt.Sprint(t.port()) }
+
+// unused is a name for a new object.
+func (t *target) unused(kind policy.Kind, namespace, name string) policy.Ref {
+	for i := 1; ; i++ {
+		ref := policy.Ref{Kind: kind, Namespace: namespace, Name: name}
+		if i > 1 {
+			ref.Name = fmt.Sprintf("%s-%d", name, i)
+		}
+		if t.w.objects[ref] == nil {
+			return ref
+		}
+	}
+}
+
+// newObject is what every object begins with.
+func newObject(apiVersion string, ref policy.Ref, spec map[string]any) edit {
+	metadata := map[string]any{"name": ref.Name}
+	if ref.Namespace != "" {
+		metadata["namespace"] = ref.Namespace
+	}
+	return edit{ref: ref, create: map[string]any{"apiVersion": apiVersion, "kind": ref.Kind.String(), "metadata": metadata, "spec": spec}}
+}
+
+// declare has the Service declare the port, so that rules apply to it.
+func (t *target) declare() []candidate {
+	if t.service() == nil {
+		return nil
+	}
+	port := map[string]any{"name": "tcp-" + t.portText(), "port": t.port()}
+	o := op{[]string{"spec", "ports", "-"}, port}
+	if len(t.service().Spec.Ports) == 0 {
+		o = op{[]string{"spec", "ports"}, []any{port}}
+	}
+	return []candidate{{text: fmt.Sprintf("have %s declare port %d, for rules apply to declared ports alone", t.ref, t.port()),
+		edits: []edit{{ref: t.ref, ops: []op{o}}}, narrow: true}}
+}

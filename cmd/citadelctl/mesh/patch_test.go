@@ -1,0 +1,91 @@
+package mesh
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"testing"
+
+	"citadel/ca/policy"
+)
+
+// patched applies the JSON patch of a change as RFC 6902 says, apart from the
+// code that made it.
+func patched(t *testing.T, w *World, c Change) policy.Object {
+	t.Helper()
+	var ref policy.Ref
+	for known := range w.objects {
+		if known.String() == c.Object {
+			ref = known
+		}
+	}
+	var root any = map[string]any{}
+	if o := w.objects[ref]; o != nil {
+		text, err := json.Marshal(policy.Fields(o))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ops []struct {
+		Op, Path string
+		Value    any
+	}
+	if err := json.Unmarshal([]byte(c.Patch), &ops); err != nil || len(ops) == 0 {
+		t.Fatalf("%s: %v", c.Patch, err)
+	}
+	for _, o := range ops {
+		if o.Op != "add" {
+			t.Fatalf("op %q", o.Op)
+		}
+		root = add(t, root, strings.Split(o.Path, "/")[1:], o.Value)
+	}
+	text, err := json.Marshal(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Object == "MeshConfig" {
+		mesh, err := policy.DecodeMeshConfig("patched", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mesh
+	}
+	all, err := policy.Decode("patched", text)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return all[0]
+}
+
+func add(t *testing.T, at any, path []string, value any) any {
+	t.Helper()
+	key := strings.NewReplacer("~1", "/", "~0", "~").Replace(path[0])
+	switch node := at.(type) {
+	case map[string]any:
+		if len(path) == 1 {
+			node[key] = value
+			return node
+		}
+		inner, has := node[key]
+		if !has {
+			t.Fatalf("%s is not there", key)
+		}
+		node[key] = add(t, inner, path[1:], value)
+		return node
+	case []any:
+		if len(path) == 1 && key == "-" {
+			return append(node, value)
+		}
+		i, err := strconv.Atoi(key)
+		if err != nil || len(path) == 1 {
+			t.Fatalf("%q in a list", key)
+		}
+		node[i] = add(t, node[i], path[1:], value)
+		return node
+	}
+	t.Fatalf("%s of %T", key, at)
+	return nil
+}

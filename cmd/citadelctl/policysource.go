@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"citadel/ca/policy"
+	"citadel/cmd/citadelctl/mesh"
+)
+
+// check reports all that is wrong with the flags at once.
+func (f *meshFlags) check(flags *pflag.FlagSet, others ...error) error {
+	_, err := parseGeneration(f.generation)
+	problems := append(others, err, f.citadelFlags.check())
+	contradict := func(with string, names ...string) {
+		for _, name := range names {
+			if flags.Changed(name) {
+				problems = append(problems, fmt.Errorf("--%s contradicts --%s: they name two meshes", name, with))
+			}
+		}
+	}
+	clusters := []string{"kubeconfig", "context", "request-timeout", storageFlag}
+	switch {
+	case len(f.objects) > 0:
+		contradict("objects", append(clusters, citadelFlag)...)
+	case f.citadel != "":
+		contradict(citadelFlag, "kubeconfig", "context", storageFlag)
+	}
+	if f.meshConfig != "" && len(f.objects) == 0 {
+		problems = append(problems, errors.New("--mesh-config goes with --objects: give both"))
+	}
+	return errors.Join(problems...)
+}
+
+// read reads the mesh that the flags name.
+func (f *meshFlags) read(cmd *cobra.Command, others ...error) (*meshWorld, error) {
+	if err := f.check(cmd.Flags(), others...); err != nil {
+		return nil, usageError(cmd, err)
+	}
+	g, _ := parseGeneration(f.generation) // checked
+	switch {
+	case len(f.objects) > 0:
+		objects, err := readMesh(cmd, f.objects, f.meshConfig)
+		if err != nil {
+			return nil, err
+		}
+		return &meshWorld{World: mesh.NewWorld(g, objects), now: time.Now()}, nil
+	case f.citadel != "":
+		return f.fromCitadel(cmd, g)
+	}
+	c, err := f.connect()
+	if err != nil {
+		return nil, err
+	}
+	return c.mesh(cmd, f.storage, g)
+}
+
+// meshFile is a text of objects, and its name in errors.
+type meshFile struct {
+	name string
+	text []byte
+}
+
+// readMesh reads the objects of files and a mesh config.
+func readMesh(cmd *cobra.Command, paths []string, meshConfig string) ([]policy.Object, error) {
+	objects, err := decodeFiles(cmd, paths)
+	if err != nil || meshConfig == "" {
+		return objects, err
+	}
+	if slices.ContainsFunc(objects, func(o policy.Object) bool { return o.Ref().Kind == policy.KindMeshConfig }) {
+		return nil, usageError(cmd, errors.New("--mesh-config contradicts ConfigMap istio of the objects: give one of them"))
+	}
+	file, err := readPath(cmd, meshConfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the mesh config: %w", err)
+	}
+	config, err := policy.DecodeMeshConfig(file.name, file.text)
+	if err != nil {
+		return nil, err
+	}
+	return append(objects, config), nil
+}
+
+// decodeFiles reads the objects of files; all that is wrong is told at once.
+func decodeFiles(cmd *cobra.Command, paths []string) ([]policy.Object, error) {
+	files, err := readPaths(cmd, paths)
+	if err != nil {
+		return nil, err
+	}
+	var all []policy.Object
+	var problems []error
+	for _, file := range files {
+		objects, err := policy.Decode(file.name, file.text)
+		all, problems = append(all, objects...), append(problems, err)
+	}
+	return all, errors.Join(problems...)
+}
+
+// readPaths reads files, the files of folders, and standard input for "-".
+func readPaths(cmd *cobra.Command, paths []string) (files []meshFile, err error) {
+	for _, path := range paths {
+		names := []string{path}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			if names, err = filesIn(path); err != nil {
+				return nil, err
+			}
+		}
+		for _, name := range names {
+			file, err := readPath(cmd, name)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, file)
+		}
+	}
+	return files, nil
+}
+
+func filesIn(dir string) (names []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	for _, e := range entries {
+		if slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(e.Name())) && !e.IsDir() {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(names) == 0 {
+		return nil, codedError{exitNotFound, fmt.Errorf("folder %s has no .yaml, .yml or .json files", dir)}
+	}
+	return names, nil
+}
+
+// readPath reads one file, or standard input, but not one without end.
+func readPath(cmd *cobra.Command, path string) (meshFile, error) {
+	if path == "-" {
+		text, err := readWhile(cmd.Context(), func() ([]byte, error) { return readMost(cmd.InOrStdin(), "standard input") })
+		return meshFile{"standard input", text}, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return meshFile{}, fileError(err)
+	}
+	defer file.Close()
+	text, err := readWhile(cmd.Context(), func() ([]byte, error) { return readMost(file, path) })
+	return meshFile{path, text}, err
+}
+
+func readMost(r io.Reader, name string) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, policy.MaxInput+1))
+	switch {
+	case err != nil:
+		return nil, fileError(err)
+	case len(text) > policy.MaxInput:
+		return nil, fmt.Errorf("%s is larger than %d MiB", strings.TrimPrefix(name, "./"), policy.MaxInput>>20)
+	}
+	return text, nil
+}
+
+// readWhile reads for as long as ctx lives. A read that ctx leaves behind ends
+// with the process.
+func readWhile(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		text []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := read()
+		done <- result{text, err}
+	}()
+	select {
+	case r := <-done:
+		return r.text, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
