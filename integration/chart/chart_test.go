@@ -172,6 +172,7 @@ func TestChartIsTheManifests(t *testing.T) {
 		"one namespace":  {"listenedNamespaces: [web]", []string{"one-namespace"}},
 		"own CA":         {"selfSigned: false", []string{"cacerts"}},
 		"node proxies":   {"trustedNodeAccounts: [istio-system/ztunnel]", []string{"node-proxies"}},
+		"admission":      {"admissionPolicy: {enabled: true}", []string{"admission"}},
 		"ServiceMonitor": {"serviceMonitor: {enabled: true}", []string{"servicemonitor"}},
 		"all": {"{listenedNamespaces: [web], selfSigned: false, serviceMonitor: {enabled: true}}",
 			[]string{"cacerts", "one-namespace", "servicemonitor"}},
@@ -267,6 +268,57 @@ func TestSchemaRefusesBadValues(t *testing.T) {
 		"workloadCertTtl: 1h30m", "image: {tag: \"\", digest: sha256:" + strings.Repeat("0", 64) + "}"} {
 		if _, err := render(t, storage, parse(t, values)); err != nil {
 			t.Errorf("%s: %v", values, err)
+		}
+	}
+}
+
+// Values that each are well and together are not are refused with a sentence that
+// says what to do.
+func TestContradictionsAreRefused(t *testing.T) {
+	for _, c := range []struct{ namespace, values, want string }{
+		{storage, "{listenedNamespaces: [web], trustedNodeAccounts: [istio-system/ztunnel]}", "listenedNamespaces and trustedNodeAccounts do not go together"},
+		{"mesh", "{}", "onlyCitadel: true"},
+		{"mesh", "env: {CITADEL_LISTENED_NAMESPACES: web}", "value listenedNamespaces"},
+		{storage, "args: [--monitoring-port=9090]", "--monitoring-port: probes"},
+		{storage, "env: {CITADEL_GRPC_PORT: \"9090\"}", "--grpc-port: Service"},
+		{storage, "args: [--istio-ca-storage-namespace=mesh]", "--citadel-storage-namespace: it is the namespace of the release"},
+		{storage, "env: {CITADEL_CITADEL_STORAGE_NAMESPACE: mesh}", "--citadel-storage-namespace"},
+		{storage, "env: {NAMESPACE: web}", "value listenedNamespaces"},
+		{storage, "args: [--trusted-node-accounts=a/b]", "value trustedNodeAccounts"},
+		{storage, "args: [--state-dir=/var]", "--state-dir"},
+		{storage, "workloadCertTtl: 0s", "0s is no time"},
+		{storage, "workloadCertTtl: 0h0m", "0h0m is no time"},
+		{storage, "workloadCertTtl: 9000h", "9000h is above the most that citadel grants, 168h"},
+		{storage, "workloadCertTtl: 168h0m1s", "above"},
+		{storage, "env: {CITADEL_WORKLOAD_CERT_TTL: 200h}", "above"},
+		{storage, "{workloadCertTtl: 1h, args: [--cert-ttl=0s]}", "no time"},
+		{storage, "{workloadCertTtl: 12h, args: [--max-workload-cert-ttl=6h]}", "above the most that citadel grants, 6h"},
+	} {
+		if _, err := render(t, c.namespace, parse(t, c.values)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s in %s: %v", c.values, c.namespace, err)
+		}
+	}
+	for _, c := range []struct{ namespace, values string }{
+		{"mesh", "onlyCitadel: true"},
+		{"mesh", "listenedNamespaces: [web]"},
+		{"mesh", "enableNamespacesByDefault: false"},
+		{storage, "workloadCertTtl: 168h"},
+		{storage, "workloadCertTtl: 1.5h"},
+		{storage, "{workloadCertTtl: 9000h, args: [--max-workload-cert-ttl=9000h]}"},
+		{storage, "{workloadCertTtl: 300h, env: {CITADEL_MAX_WORKLOAD_CERT_TTL: 400h}}"},
+	} {
+		if _, err := render(t, c.namespace, parse(t, c.values)); err != nil {
+			t.Errorf("%s in %s: %v", c.values, c.namespace, err)
+		}
+	}
+}
+
+// What is text stays text, whatever it looks like.
+func TestTextIsQuoted(t *testing.T) {
+	text := mustRender(t, storage, "{imagePullSecrets: [\"123\", \"true\"], priorityClassName: \"1e3\"}")
+	for _, want := range []string{"- name: \"123\"", "- name: \"true\"", "priorityClassName: \"1e3\""} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not there", want)
 		}
 	}
 }
