@@ -5,53 +5,16 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"citadel/cmd/internal/daemon"
+	"citadel/cmd/internal/daemontest"
 	"citadel/nodeagent"
 )
-
-// systemd is its side of the notify socket.
-type systemd struct {
-	t    *testing.T
-	conn *net.UnixConn
-}
-
-// newSystemd is one that wants to hear from us every two watchdogs; 0: never.
-func newSystemd(t *testing.T, watchdog string) *systemd {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "notify")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	t.Setenv("NOTIFY_SOCKET", path)
-	t.Setenv("WATCHDOG_USEC", watchdog)
-	t.Setenv("WATCHDOG_PID", "")
-	return &systemd{t, conn}
-}
-
-// heard is all that it has been told since it was asked last, by line.
-func (s *systemd) heard() (lines []string) {
-	s.t.Helper()
-	for {
-		if err := s.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
-			s.t.Fatal(err)
-		}
-		text := make([]byte, 1<<16)
-		n, err := s.conn.Read(text)
-		if err != nil {
-			return lines
-		}
-		lines = append(lines, strings.Split(string(text[:n]), "\n")...)
-	}
-}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -62,70 +25,44 @@ func supplied() nodeagent.Status {
 
 // TestReadyWithACertificate alone (specifications D-1), once.
 func TestReadyWithACertificate(t *testing.T) {
-	s := newSystemd(t, "")
-	n := newNotifier(quiet())
+	s := daemontest.NewSystemd(t, "")
+	n := daemon.NewNotifier(quiet())
 	future, past := supplied(), supplied()
 	future.NotBefore = time.Now().Add(time.Minute)
 	past.NotAfter = time.Now().Add(-time.Second)
 	for name, status := range map[string]nodeagent.Status{
 		"nothing yet": {}, "a failure": {LastError: "x", Failures: 1}, "of the future": future, "of the past": past,
 	} {
-		n.tell(status)
-		n.beat(status)
-		if lines := s.heard(); len(lines) != 2 || !strings.HasPrefix(lines[0], "STATUS=") {
+		tellSystemd(n, status)
+		tellSystemd(n, status)
+		if lines := s.Heard(); len(lines) != 2 || !strings.HasPrefix(lines[0], "STATUS=") {
 			t.Errorf("%s: %q", name, lines)
 		}
 	}
-	n.tell(supplied())
-	if lines := s.heard(); len(lines) != 2 || lines[0] != "READY=1" || !strings.HasPrefix(lines[1], "STATUS=spiffe://a/b, ") {
+	tellSystemd(n, supplied())
+	if lines := s.Heard(); len(lines) != 2 || lines[0] != "READY=1" || !strings.HasPrefix(lines[1], "STATUS=spiffe://a/b, ") {
 		t.Errorf("%q", lines)
 	}
-	n.tell(supplied())
-	n.tell(past)
-	n.stopping()
-	if lines := s.heard(); len(lines) != 4 || slices.Contains(lines, "READY=1") || lines[2] != "STOPPING=1" || lines[3] != "STATUS=stopping" {
+	tellSystemd(n, supplied())
+	tellSystemd(n, past)
+	n.Stopping()
+	if lines := s.Heard(); len(lines) != 4 || slices.Contains(lines, "READY=1") || lines[2] != "STOPPING=1" || lines[3] != "STATUS=stopping" {
 		t.Errorf("%q", lines)
 	}
-}
-
-// TestWatchdogIsFedByTheLoop alone (D-2), and often enough.
-func TestWatchdogIsFedByTheLoop(t *testing.T) {
-	s := newSystemd(t, "30000000")
-	n := newNotifier(quiet())
-	if n.every(time.Minute) != 10*time.Second || n.every(time.Second) != time.Second {
-		t.Errorf("every %s", n.every(time.Minute))
-	}
-	n.tell(supplied())
-	n.stopping()
-	if lines := s.heard(); slices.Contains(lines, "WATCHDOG=1") {
-		t.Errorf("%q", lines)
-	}
-	n.beat(supplied())
-	if lines := s.heard(); !slices.Contains(lines, "WATCHDOG=1") {
-		t.Errorf("%q", lines)
-	}
-	newSystemd(t, "soon")
-	if n := newNotifier(quiet()); n.watchdog != 0 || n.every(time.Minute) != time.Minute {
-		t.Errorf("%s", n.watchdog)
-	}
-	t.Setenv("NOTIFY_SOCKET", "/nowhere/notify") // and nothing is the matter
-	n.beat(supplied())
-	t.Setenv("NOTIFY_SOCKET", "")
-	n.beat(supplied())
 }
 
 // TestAgentTellsSystemd: the whole program. READY comes when the files are
 // there, and the watchdog is fed by its loop.
 func TestAgentTellsSystemd(t *testing.T) {
-	s := newSystemd(t, "3000000")
+	s := daemontest.NewSystemd(t, "3000000")
 	h, c := newHost(t), newCitadel(t, 0)
 	h.runs(`msg="no new certificate"`)
-	if lines := s.heard(); slices.Contains(lines, "READY=1") || !slices.Contains(lines, "WATCHDOG=1") ||
+	if lines := s.Heard(); slices.Contains(lines, "READY=1") || !slices.Contains(lines, "WATCHDOG=1") ||
 		!strings.HasPrefix(lines[0], "STATUS=no certificate yet") || !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, nothingToJoinWith) }) {
 		t.Errorf("%q", lines)
 	}
 	h.runs("CSR is approved successfully", joins(h, c.join(t, time.Now()))...)
-	lines := s.heard()
+	lines := s.Heard()
 	if !slices.Contains(lines, "READY=1") || !slices.Contains(lines, "STOPPING=1") {
 		t.Errorf("%q", lines)
 	}
@@ -164,7 +101,7 @@ func TestLateLoop(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	t.Setenv("WATCHDOG_USEC", "")
 	synctest.Test(t, func(t *testing.T) {
-		p := &process{notify: newNotifier(quiet())}
+		p := &process{notify: daemon.NewNotifier(quiet())}
 		<-time.After(lateAfter)
 		if err := p.alive(); err != nil {
 			t.Error(err)
@@ -173,11 +110,11 @@ func TestLateLoop(t *testing.T) {
 		if err := p.alive(); err == nil || err.Error() != "the loop has not turned for 3m1s" {
 			t.Error(err)
 		}
-		p.notify.tell(nodeagent.Status{}) // is not the loop's turn
+		tellSystemd(p.notify, nodeagent.Status{}) // is not the loop's turn
 		if p.alive() == nil {
 			t.Error("words count as turns")
 		}
-		p.notify.beat(nodeagent.Status{})
+		p.notify.Beat()
 		if err := p.alive(); err != nil {
 			t.Error(err)
 		}

@@ -32,7 +32,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 		return err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	p := &process{cfg: cfg, log: log, notify: newNotifier(log)}
+	p := &process{cfg: cfg, log: log, notify: daemon.NewNotifier(log)}
 	p.metrics = newMetrics(func() nodeagent.Status { return p.agent.Status() })
 	settings := p.settings()
 	settings.Sinks = []nodeagent.Sink{sink}
@@ -45,7 +45,7 @@ type process struct {
 	cfg     *config
 	log     *slog.Logger
 	metrics *metrics
-	notify  *notifier
+	notify  *daemon.Notifier
 	agent   *nodeagent.Agent
 }
 
@@ -64,9 +64,9 @@ func (p *process) run(ctx context.Context) error {
 		group.Go(func() error { return monitor.Serve(ctx) })
 	}
 	group.Go(func() error {
-		p.notify.tell(p.agent.Status())
+		tellSystemd(p.notify, p.agent.Status())
 		p.agent.Run(ctx)
-		p.notify.stopping()
+		p.notify.Stopping()
 		return nil
 	})
 	err := group.Wait()
@@ -94,7 +94,7 @@ func (p *process) settings() nodeagent.Settings {
 		JoinKey: kept, Joined: kept.saveAddress,
 		Sign: sign, Watch: watch,
 		ID: cfg.spiffeID, TTL: cfg.ttl, KeyType: cfg.kind, Organization: cfg.org, Renewal: nodeagent.DefaultRenewal,
-		Reload: cfg.reload, Owed: kept.owed(), Owes: kept.owes, Beat: p.beat, Every: p.notify.every(time.Minute), Observe: p.observe,
+		Reload: cfg.reload, Owed: kept.owed(), Owes: kept.owes, Beat: p.beat, Every: p.notify.Every(time.Minute), Observe: p.observe,
 	}
 	if _, err := cfg.dir.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		p.log.Error("the certificate files are not usable, and are left as they are until there are new ones", "err", err)
@@ -125,12 +125,15 @@ func watch(ctx context.Context, cfg caclient.Config, told func(caclient.Roots)) 
 }
 
 // beat is called by the loop itself: one that hangs is killed.
-func (p *process) beat() { p.notify.beat(p.agent.Status()) }
+func (p *process) beat() {
+	p.notify.Beat()
+	tellSystemd(p.notify, p.agent.Status())
+}
 
 // observe logs what happened.
 func (p *process) observe(e nodeagent.Event) {
 	p.metrics.observe(e)
-	p.notify.tell(e.Status)
+	tellSystemd(p.notify, e.Status)
 	now := time.Now()
 	attrs := []any{"identity", e.Status.Identity, "ca", e.Status.CA}
 	switch {
@@ -163,7 +166,7 @@ func left(s nodeagent.Status, now time.Time) string {
 }
 
 // alive is for those who have no watchdog.
-func (p *process) alive() error { return p.notify.late() }
+func (p *process) alive() error { return p.notify.Late(lateAfter) }
 
 // ready is true while programs have a certificate that counts.
 func (p *process) ready() error {

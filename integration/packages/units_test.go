@@ -31,7 +31,7 @@ func TestUnits(t *testing.T) {
 	for unit, lines := range map[string][]string{
 		"istio-auth-node-agent": {"Type=notify", "WatchdogSec=3min", "LoadCredential=citadel-join-token", "Restart=always", "StartLimitIntervalSec=0",
 			"After=network-online.target time-sync.target", "Wants=network-online.target", "StateDirectoryMode=0700", "User=istio-agent"},
-		"citadel": {"Type=exec", "Restart=always", "StartLimitIntervalSec=0", "StateDirectoryMode=0700", "User=citadel"},
+		"citadel": {"Type=notify", "WatchdogSec=1min", "Restart=always", "StartLimitIntervalSec=0", "StateDirectoryMode=0700", "User=citadel"},
 	} {
 		text, err := os.ReadFile("../../systemd/" + unit + ".service")
 		if err != nil {
