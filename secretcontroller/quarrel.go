@@ -9,8 +9,8 @@ import (
 
 // Somebody who undoes our repairs at once is not answered at full speed: from
 // the third within calm on, each repair waits twice as long as the last. The
-// more objects are undone, the longer each waits, so that all of them together
-// are written no more often than once in spacing, however many they are.
+// more objects wait, the longer each does, so that all of them together are
+// written about once in spacing, however many they are.
 const (
 	calm           = 10 * time.Minute
 	freeRepairs    = 2
