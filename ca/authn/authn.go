@@ -67,6 +67,11 @@ func (u *Unavailable) Error() string { return u.Err.Error() }
 // Unwrap returns the cause.
 func (u *Unavailable) Unwrap() error { return u.Err }
 
+// ErrMayNotReview says that the API server lets this citadel review no tokens, as
+// where it manages one namespace by Roles alone. It comes inside an Unavailable:
+// the right may be given at any time.
+var ErrMayNotReview = errors.New("citadel has no right to create tokenreviews.authentication.k8s.io")
+
 // Chain asks authenticators in turn; the first that succeeds decides.
 type Chain []Authenticator
 

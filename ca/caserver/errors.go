@@ -78,6 +78,10 @@ func verdict(err error) (code codes.Code, class, sentence string, retry time.Dur
 	if e, ok := errors.AsType[*ca.Error](err); ok {
 		return codeOf[e.Class], string(e.Class), e.Reason, 0
 	}
+	if errors.Is(err, authn.ErrMayNotReview) {
+		return codes.Unavailable, "NOT_CHECKED", authn.ErrMayNotReview.Error() + ", without which it takes no Kubernetes tokens: " +
+			"have it given to its service account, or show a client certificate or another token", 30 * time.Second
+	}
 	if _, ok := errors.AsType[*authn.Unavailable](err); ok {
 		return codes.Unavailable, "NOT_CHECKED", "who you are cannot be checked now: try again", time.Second
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -64,6 +65,9 @@ func newRig(t *testing.T, edits ...func(*Settings)) *rig {
 			},
 			"down": func() (authn.Identity, error) {
 				return authn.Identity{}, &authn.Unavailable{Err: errors.New("secret cause")}
+			},
+			"no right": func() (authn.Identity, error) {
+				return authn.Identity{}, &authn.Unavailable{Err: fmt.Errorf("%w: secret cause", authn.ErrMayNotReview)}
 			},
 			"panic": func() (authn.Identity, error) { panic("at the word") },
 		}}}

@@ -121,6 +121,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"nobody":               {nil, "", &auth.IstioCertificateRequest{Csr: csr(t)}, codes.Unauthenticated, "UNAUTHENTICATED: request authenticate failure: no proof of identity is given; any of these would do: client certificate, word"},
 		"wrong word":           {nil, "wrong", &auth.IstioCertificateRequest{Csr: csr(t)}, codes.Unauthenticated, "word: the word is wrong"},
 		"cannot be checked":    {nil, "down", &auth.IstioCertificateRequest{Csr: csr(t)}, codes.Unavailable, "NOT_CHECKED"},
+		"no right to check":    {nil, "no right", &auth.IstioCertificateRequest{Csr: csr(t)}, codes.Unavailable, "NOT_CHECKED: citadel has no right to create tokenreviews.authentication.k8s.io, without which it takes no Kubernetes tokens: have it given"},
 		"panic":                {nil, "panic", &auth.IstioCertificateRequest{Csr: csr(t)}, codes.Internal, "INTERNAL: the server failed"},
 		"banned":               {r.issuer.Leaf(t, time.Now(), banned), "", &auth.IstioCertificateRequest{Csr: csr(t)}, codes.PermissionDenied, "DENIED: identity " + banned.String() + " is banned (stolen)"},
 		"no CSR":               {r.client(), "", &auth.IstioCertificateRequest{}, codes.InvalidArgument, "CSR_ERROR"},

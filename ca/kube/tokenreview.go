@@ -7,6 +7,7 @@ import (
 	"io"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -24,6 +25,9 @@ func Review(client kubernetes.Interface) authn.Review {
 	return func(ctx context.Context, token string, audiences []string) (authn.Reviewed, error) {
 		review, err := client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 			Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: audiences}}, metav1.CreateOptions{})
+		if apierrors.IsForbidden(err) {
+			return authn.Reviewed{}, fmt.Errorf("%w: %w", authn.ErrMayNotReview, err)
+		}
 		if err != nil {
 			return authn.Reviewed{}, err
 		}

@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
@@ -39,8 +41,10 @@ func TestReview(t *testing.T) {
 			authn.Reviewed{Authenticated: true, User: user.Username, UID: "u", Groups: []string{"g"}, Audiences: []string{"a"}, PodName: "web-0", PodUID: "p"}, ""},
 		"of no pod": {authenticationv1.TokenReviewStatus{Authenticated: true, User: user, Audiences: []string{"a"}}, nil,
 			authn.Reviewed{Authenticated: true, User: user.Username, UID: "u", Groups: []string{"g"}, Audiences: []string{"a"}}, ""},
-		"refused":       {authenticationv1.TokenReviewStatus{Error: "it is gone"}, nil, authn.Reviewed{}, ""},
-		"of two pods":   {authenticationv1.TokenReviewStatus{Authenticated: true, User: twice}, nil, authn.Reviewed{}, "names more than one pod"},
+		"refused":     {authenticationv1.TokenReviewStatus{Error: "it is gone"}, nil, authn.Reviewed{}, ""},
+		"of two pods": {authenticationv1.TokenReviewStatus{Authenticated: true, User: twice}, nil, authn.Reviewed{}, "names more than one pod"},
+		"no right": {authenticationv1.TokenReviewStatus{}, apierrors.NewForbidden(schema.GroupResource{Resource: "tokenreviews"}, "", errors.New("RBAC")), authn.Reviewed{},
+			authn.ErrMayNotReview.Error()},
 		"cannot be had": {authenticationv1.TokenReviewStatus{}, errors.New("429"), authn.Reviewed{}, "429"},
 	} {
 		client := fake.NewSimpleClientset()
