@@ -92,12 +92,18 @@ func (f *checkFlags) installation(ctx context.Context, c *cluster, cmd *cobra.Co
 		return nil, err
 	}
 	checks := health.Look(world).Checks
-	rights, err := f.accountRights(ctx, c, world)
+	account := citadelsAccount(f.account, world)
+	rights, err := f.accountRights(ctx, c, world, account)
+	if err != nil {
+		return nil, err
+	}
+	checks = append(append(checks, rights), f.tokenReviews(ctx, c, world, account)...)
+	others, err := c.others(ctx, world)
 	if err != nil {
 		return nil, err
 	}
 	own, err := c.askReplicas(ctx, world)
-	return append(append(checks, rights), own...), err
+	return append(append(checks, others), own...), err
 }
 
 func summarize(checks []health.Check) checkSummary {

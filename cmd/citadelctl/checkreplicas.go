@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,16 +19,18 @@ import (
 	"citadel/cmd/citadelctl/health"
 )
 
+// citadelsAccount is the name of citadel's service account, as told, else as the
+// Deployment says.
+func citadelsAccount(told string, w health.World) string {
+	if told == "" && w.Deployment.Value != nil {
+		told = w.Deployment.Value.Spec.Template.Spec.ServiceAccountName
+	}
+	return cmp.Or(told, health.ServiceAccount)
+}
+
 // accountRights checks that citadel may do what it has to.
-func (f *checkFlags) accountRights(ctx context.Context, c *cluster, w health.World) (health.Check, error) {
+func (f *installFlags) accountRights(ctx context.Context, c *cluster, w health.World, account string) (health.Check, error) {
 	check := health.Check{Section: "rights", Name: "account-rights"}
-	account := f.account
-	if account == "" && w.Deployment.Value != nil {
-		account = w.Deployment.Value.Spec.Template.Spec.ServiceAccountName
-	}
-	if account == "" {
-		account = health.ServiceAccount
-	}
 	rights := needed(w.Scope)
 	missing, err := lacking(rights, c.accountMay(ctx, f.storage, account))
 	switch {
@@ -41,6 +45,24 @@ func (f *checkFlags) accountRights(ctx context.Context, c *cluster, w health.Wor
 		check.Outcome, check.Message = health.Passed, fmt.Sprintf("service account %s/%s has all of %d rights", f.storage, account, len(rights))
 	}
 	return check, nil
+}
+
+// tokenReviews tells where citadel takes no tokens of Kubernetes: Roles alone give
+// no right to have them reviewed. It says nothing where nobody can know.
+func (f *installFlags) tokenReviews(ctx context.Context, c *cluster, w health.World, account string) []health.Check {
+	if len(w.Scope.Listed) == 0 {
+		return nil // it is one of the rights that it must have
+	}
+	allowed, err := c.accountMay(ctx, f.storage, account)(&authorizationv1.ResourceAttributes{Verb: "create", Group: "authentication.k8s.io", Resource: "tokenreviews"})
+	check := health.Check{Section: "rights", Name: "token-reviews", Outcome: health.Passed, Message: "the CSR API takes Kubernetes tokens"}
+	switch {
+	case err != nil:
+		return nil
+	case !allowed:
+		check.Outcome, check.Message = health.Warned, "the CSR API takes no Kubernetes tokens: where listed namespaces alone are managed citadel has no right to create tokenreviews, which is of the whole cluster"
+		check.Remedy = fmt.Sprintf("where proxies or agents show such tokens: kubectl create clusterrolebinding istio-citadel-tokens --clusterrole=system:auth-delegator --serviceaccount=%s:%s; client certificates, join tokens and OIDC tokens need no right", f.storage, account)
+	}
+	return []health.Check{check}
 }
 
 // some names the first of many.

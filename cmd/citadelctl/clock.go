@@ -28,21 +28,28 @@ func (c *serverClock) skew() time.Duration {
 
 // listen reads the Date of each answer.
 func (c *serverClock) listen(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		begun := time.Now()
-		resp, err := next.RoundTrip(r)
-		if err != nil {
-			return resp, err
-		}
-		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-			middle := begun.Add(time.Since(begun) / 2)
-			c.ahead.Store(int64(date.Add(time.Second / 2).Sub(middle)))
-		}
-		return resp, nil
-	})
+	return clockTransport{next, c}
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
+// clockTransport looks at the answers of another.
+type clockTransport struct {
+	next  http.RoundTripper
+	clock *serverClock
+}
+
+// WrappedRoundTripper lets client-go cancel requests of the transport below.
+func (t clockTransport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // RoundTrip is of http.RoundTripper.
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+func (t clockTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	begun := time.Now()
+	resp, err := t.next.RoundTrip(r)
+	if err != nil {
+		return resp, err
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		middle := begun.Add(time.Since(begun) / 2)
+		t.clock.ahead.Store(int64(date.Add(time.Second / 2).Sub(middle)))
+	}
+	return resp, nil
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // as kubectl, for kubeconfigs that use it
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"citadel/ca/kube"
 	"citadel/cmd/internal/daemon"
@@ -37,6 +39,7 @@ type cluster struct {
 // connect prepares to talk to the API server, and does not talk to it yet. Its
 // errors are about the kubeconfig.
 func (f *clusterFlags) connect() (*cluster, error) {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // what failed is told once, in our words
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = f.kubeconfig
 	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: f.context})

@@ -23,6 +23,8 @@ const (
 	listedFlag    = "listened-namespaces"
 	byDefaultFlag = "enable-namespaces-by-default"
 	filesFlag     = "signing-cert"
+
+	serverOnlyFlag = "server-only"
 )
 
 // installFlags say which installation to look at.
@@ -85,13 +87,10 @@ var adopted = []string{listedFlag, byDefaultFlag, trustDomainFlag, graceRatioFla
 // adopt takes over what the Deployment tells citadel by arguments, else by its
 // environment, and says whether it signs with files.
 func adopt(flags *pflag.FlagSet, d *appsv1.Deployment) (fromFiles bool, err error) {
-	n := slices.IndexFunc(d.Spec.Template.Spec.Containers, func(c corev1.Container) bool {
-		return c.Name == "citadel" || len(d.Spec.Template.Spec.Containers) == 1
-	})
-	if n < 0 {
+	container := citadelOf(d)
+	if container == nil {
 		return false, nil
 	}
-	container := d.Spec.Template.Spec.Containers[n]
 	told := environment(container.Env, d.Namespace)
 	arguments, err := parse(slices.Concat(container.Command, container.Args))
 	maps.Copy(told, arguments)
@@ -129,10 +128,11 @@ func parse(args []string) (map[string]string, error) {
 	set := pflag.NewFlagSet("citadel", pflag.ContinueOnError)
 	set.ParseErrorsAllowlist.UnknownFlags = true
 	set.Usage = func() {}
-	for _, name := range append([]string{filesFlag}, adopted...) {
+	for _, name := range append([]string{filesFlag, storageFlag, serverOnlyFlag}, adopted...) {
 		set.String(name, "", "")
 	}
 	set.Lookup(byDefaultFlag).NoOptDefVal = "true"
+	set.Lookup(serverOnlyFlag).NoOptDefVal = "true"
 	told := map[string]string{}
 	err := set.Parse(args)
 	set.Visit(func(flag *pflag.Flag) { told[flag.Name] = flag.Value.String() })
@@ -147,7 +147,7 @@ func set(flags *pflag.FlagSet, name, value string) error {
 		return nil
 	}
 	if list, ok := flag.Value.(pflag.SliceValue); ok {
-		return list.Replace(strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }))
+		return list.Replace(splitNames(value))
 	}
 	if err := flag.Value.Set(value); err != nil {
 		return fmt.Errorf("--%s %q: %w", name, value, err)

@@ -38,7 +38,11 @@ func (f *checkFlags) preflight(ctx context.Context, c *cluster, cmd *cobra.Comma
 		checks = append(checks, found...)
 	}
 	world, err := f.read(ctx, c, cmd.Flags())
-	return append(checks, health.Leftovers(world)...), err
+	if err != nil {
+		return nil, err
+	}
+	others, err := c.others(ctx, world)
+	return append(append(checks, others), health.Leftovers(world)...), err
 }
 
 func (f *checkFlags) apiServer(_ context.Context, c *cluster) ([]health.Check, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,8 @@ func (a access) String() string {
 	switch {
 	case a.name != "":
 		return fmt.Sprintf("%s %s %s", a.verb, a.resource, path.Join(a.namespace, a.name))
+	case strings.HasPrefix(a.resource, "/"):
+		return a.verb + " " + a.resource
 	case a.namespace == "":
 		return fmt.Sprintf("%s %s in all namespaces", a.verb, a.resource)
 	}

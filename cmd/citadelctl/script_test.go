@@ -130,6 +130,7 @@ func kubeconfigs(t *testing.T, w *world) []byte {
 	bare, _ := (&world{namespaces: []string{"default"}, minor: "36"}).serve(t)
 	crowded, _ := newCrowdedWorld(t).serve(t)
 	moving, _ := newMovingWorld(t).serve(t)
+	two, _ := newWorldOfTwo(t).serve(t)
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: admin
@@ -140,6 +141,8 @@ clusters:
 - {name: bare, cluster: {server: %[5]q, certificate-authority-data: %[2]q}}
 - {name: crowded, cluster: {server: %[6]q, certificate-authority-data: %[2]q}}
 - {name: moving, cluster: {server: %[7]q, certificate-authority-data: %[2]q}}
+- {name: two, cluster: {server: %[8]q, certificate-authority-data: %[2]q}}
+- {name: hanging, cluster: {server: %[9]q}}
 - {name: gone, cluster: {server: "https://127.0.0.1:1"}}
 users:
 - {name: admin, user: {token: admin}}
@@ -158,8 +161,10 @@ contexts:
 - {name: well-secrets, context: {cluster: well, user: secrets}}
 - {name: sick, context: {cluster: sick, user: admin}}
 - {name: bare, context: {cluster: bare, user: admin}}
+- {name: two, context: {cluster: two, user: admin}}
+- {name: hanging, context: {cluster: hanging, user: poor}}
 - {name: bare-poor, context: {cluster: bare, user: poor}}
 - {name: crowded, context: {cluster: crowded, user: admin}}
 - {name: moving, context: {cluster: moving, user: admin}}
-`, here, base64.StdEncoding.EncodeToString(roots), well, sick, bare, crowded, moving)
+`, here, base64.StdEncoding.EncodeToString(roots), well, sick, bare, crowded, moving, two, hanging(t))
 }

@@ -49,6 +49,15 @@ func (f *installFlags) status(cmd *cobra.Command) error {
 		return err
 	}
 	report := health.Look(world)
+	// Rights are told where they are lacking: who may not ask for them has looked at
+	// all the rest.
+	rights, err := f.accountRights(cmd.Context(), c, world, citadelsAccount("", world))
+	if err != nil {
+		return err
+	}
+	if rights.Outcome == health.Failed {
+		report.Checks = append(report.Checks, rights)
+	}
 	document := statusDocument{newMeta("Status", world.Now), health.Verdict(report.Checks) == health.Passed, report}
 	err = f.output.write(cmd.OutOrStdout(), document, func(w io.Writer) error {
 		return writeStatus(w, world.Now, report)

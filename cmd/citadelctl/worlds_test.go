@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net"
 	"testing"
 	"time"
 
@@ -87,6 +88,30 @@ func newMovingWorld(t *testing.T) *world {
 	w.pods, w.fleeting = append(w.pods, going), going.Name
 	delete(w.pages, "istio-citadel-a:15014 readyz")
 	return w
+}
+
+// newWorldOfTwo has another citadel that manages all namespaces, and a service
+// account without the right to have tokens reviewed.
+func newWorldOfTwo(t *testing.T) *world {
+	w := newHealthyWorld(t)
+	w.deployments = append(w.deployments, citadelIn("second"))
+	w.namespaces = append(w.namespaces, "web")
+	w.configMaps = append(w.configMaps, corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: secretcontroller.RootsConfigMap},
+		Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}})
+	w.withheld = []string{"create tokenreviews"}
+	return w
+}
+
+// hanging is the address of an API server that takes connections and says
+// nothing.
+func hanging(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	return "http://" + listener.Addr().String()
 }
 
 // newCrowdedWorld is an old cluster with another authority at work, and a
