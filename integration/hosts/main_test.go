@@ -50,10 +50,8 @@ func run(m *testing.M) (code int, err error) {
 	} else {
 		defer os.RemoveAll(rooms)
 	}
-	programs = filepath.Join(rooms, "programs")
-	build := exec.Command("make", "-C", "../..", "packages", "BIN="+programs, "ARCH="+runtime.GOARCH)
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("%v: %w\n%s", build.Args, err, out)
+	if err := makePackages(); err != nil {
+		return 0, err
 	}
 	if authority, err = newHost("authority"); err != nil {
 		return 0, err
@@ -63,6 +61,39 @@ func run(m *testing.M) (code int, err error) {
 		return 0, fmt.Errorf("%w\n%s", err, authority.journal())
 	}
 	return m.Run(), nil
+}
+
+// makePackages makes them, and in a folder of their own those of an earlier
+// version.
+func makePackages() error {
+	programs = filepath.Join(rooms, "programs")
+	before := filepath.Join(programs, "before")
+	if err := os.MkdirAll(before, 0o755); err != nil {
+		return err
+	}
+	if err := runMake("PACKAGE_VERSION=0"); err != nil {
+		return err
+	}
+	for _, kind := range []string{"*.deb", "*.rpm"} {
+		made, err := filepath.Glob(filepath.Join(programs, kind))
+		if err != nil || len(made) != 2 {
+			return fmt.Errorf("packages of an earlier version: %q, %w", made, err)
+		}
+		for _, file := range made {
+			if err := os.Rename(file, filepath.Join(before, filepath.Base(file))); err != nil {
+				return err
+			}
+		}
+	}
+	return runMake()
+}
+
+func runMake(more ...string) error {
+	build := exec.Command("make", append([]string{"-C", "../..", "packages", "BIN=" + programs, "ARCH=" + runtime.GOARCH}, more...)...)
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", build.Args, err, out)
+	}
+	return nil
 }
 
 // serverName is in the certificate of service account vm/web, for clients that
