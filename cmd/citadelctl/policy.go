@@ -14,11 +14,13 @@ import (
 
 func newPolicyCommand() *cobra.Command {
 	cmd := newGroup("policy", "Say who can talk to whom by mutual TLS, why not, and what a change would break",
-		newExplainCommand(), newValidateCommand(), newPolicyTestCommand())
+		newExplainCommand(), newMatrixCommand(), newDiffCommand(), newValidateCommand(), newPolicyTestCommand())
 	cmd.Long = "policy answers questions about the mTLS policy of a mesh, of Istio's three generations: annotations\n" +
 		"and authPolicy; MeshPolicy, Policy and DestinationRule; PeerAuthentication and DestinationRule.\n" +
 		"It reads a cluster, a running citadel, or files, and changes nothing."
 	cmd.Example = `  citadelctl policy explain sleep.legacy httpbin.default:8000
+  citadelctl policy matrix -n default
+  citadelctl policy diff -f strict.yaml
   citadelctl policy validate -f strict.yaml
   citadelctl policy test cases.yaml`
 	return cmd

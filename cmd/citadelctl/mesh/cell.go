@@ -1,6 +1,11 @@
 package mesh
 
-import "citadel/ca/policy"
+import (
+	"fmt"
+	"strings"
+
+	"citadel/ca/policy"
+)
 
 // Cell is what holds for one client and one server. Cells compare with ==.
 type Cell struct {
@@ -13,5 +18,54 @@ type Cell struct {
 }
 
 func newCell(d policy.Decision) Cell {
-	return Cell{d.Verdict.String(), d.Server.String(), d.Client.String(), d.ServerBy.String(), d.ClientBy.String(), string(d.Symptom)}
+	r := reasonOf(&d)
+	return r.cell()
+}
+
+// Look is the one word that is shown of a Cell.
+type Look int
+
+// The looks, the best first.
+const (
+	Encrypted Look = iota // it works, by mutual TLS
+	Plain                 // it works, in plain text
+	Depends               // only a server outside of the mesh knows
+	Conflict
+	looks
+)
+
+// String is the word.
+func (l Look) String() string { return [...]string{"mTLS", "plain", "depends", "CONFLICT"}[l] }
+
+// Look is how a Cell is shown.
+func (c *Cell) Look() Look {
+	switch {
+	case c.Verdict == policy.OK.String() && c.Client == policy.TLSIstioMutual.String():
+		return Encrypted
+	case c.Verdict == policy.OK.String():
+		return Plain
+	case c.Symptom == string(policy.DependsOnServer):
+		return Depends
+	}
+	return Conflict
+}
+
+// Reason is a Cell in a line.
+func (c *Cell) Reason() string {
+	text := fmt.Sprintf("%s: server %s by %s, client %s by %s", c.Verdict, c.Server, c.ServerBy, c.Client, c.ClientBy)
+	if shows := Shows(policy.Symptom(c.Symptom)); shows != "" {
+		text += ": " + shows
+	}
+	return text
+}
+
+// ShortHost is a host without the domain that all Services have.
+func ShortHost(host string) string { return strings.TrimSuffix(host, ".svc."+policy.ClusterDomain) }
+
+// more says how many others there are.
+func more(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" +%d", n)
 }

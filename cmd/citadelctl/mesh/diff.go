@@ -14,15 +14,16 @@ type ChangeKind string
 
 // What may happen, the worst first.
 const (
-	Breaks     ChangeKind = "breaks"    // worked, and will not
-	Encryption ChangeKind = "plain"     // works, and will no longer be encrypted
-	Broken     ChangeKind = "conflict"  // is new, and will not work
-	Mends      ChangeKind = "mends"     // did not work, and will
-	Encrypts   ChangeKind = "encrypted" // works, and will be encrypted
-	Appears    ChangeKind = "new"       // is new, and will work
+	Breaks          ChangeKind = "breaks"           // worked, and will not
+	LosesEncryption ChangeKind = "loses-encryption" // works, and will be plain text
+	NewConflict     ChangeKind = "new-conflict"     // is new, and will not work
+	Mends           ChangeKind = "mends"            // did not work, and will
+	GainsEncryption ChangeKind = "gains-encryption" // works, and will be encrypted
+	New             ChangeKind = "new"              // is new, and will work
 )
 
-var changeOrder = []ChangeKind{Breaks, Encryption, Broken, Mends, Encrypts, Appears}
+// ChangeKinds are all, the worst first.
+var ChangeKinds = []ChangeKind{Breaks, LosesEncryption, NewConflict, Mends, GainsEncryption, New}
 
 // PairChange is what happens to the connections of some clients to one server.
 type PairChange struct {
@@ -35,28 +36,26 @@ type PairChange struct {
 
 // Diff is what a change does to a mesh.
 type Diff struct {
-	// Generation is set when it changes: the rules of another one hold then.
-	GenerationBefore string       `json:"generationBefore,omitempty"`
-	GenerationAfter  string       `json:"generationAfter,omitempty"`
+	// Generation is whose rules hold before and after: another one may be picked
+	// for what the change brings.
+	GenerationBefore string       `json:"generationBefore"`
+	GenerationAfter  string       `json:"generationAfter"`
 	Pairs            int          `json:"pairs"` // that were compared
 	Changes          []PairChange `json:"changes"`
-	Breaks           int          `json:"breaks"` // pairs that break
+	// Counts are pairs of one kind of client and one port of a server.
+	Counts map[ChangeKind]int `json:"counts"`
 }
 
 // Compare tells what happens to each pair between two Worlds, the worst first.
 func Compare(before, after *World) Diff {
-	d := Diff{Changes: []PairChange{}}
-	if before.Generation() != after.Generation() {
-		d.GenerationBefore, d.GenerationAfter = before.Generation().String(), after.Generation().String()
-	}
+	d := Diff{GenerationBefore: before.Generation().String(), GenerationAfter: after.Generation().String(),
+		Changes: []PairChange{}, Counts: map[ChangeKind]int{}}
 	for c := range changes(before, after, "") {
 		d.Changes = append(d.Changes, c)
-		if c.Kind == Breaks {
-			d.Breaks += len(c.Clients)
-		}
+		d.Counts[c.Kind] += len(c.Clients)
 	}
 	slices.SortStableFunc(d.Changes, func(a, b PairChange) int {
-		return cmp.Compare(slices.Index(changeOrder, a.Kind), slices.Index(changeOrder, b.Kind))
+		return cmp.Compare(slices.Index(ChangeKinds, a.Kind), slices.Index(ChangeKinds, b.Kind))
 	})
 	d.Pairs = len(pairedCallers(before, after)) * len(servers(before, after, ""))
 	return d
@@ -112,17 +111,17 @@ func kindOf(was, is policy.Decision, newClient bool) ChangeKind {
 	case appears && is.Symptom == policy.UnknownServer:
 		return ""
 	case appears && works:
-		return Appears
+		return New
 	case appears:
-		return Broken
+		return NewConflict
 	case worked && !works:
 		return Breaks
 	case !worked && works:
 		return Mends
 	case worked && encrypted(was) && !encrypted(is):
-		return Encryption
+		return LosesEncryption
 	case worked && !encrypted(was) && encrypted(is):
-		return Encrypts
+		return GainsEncryption
 	}
 	return ""
 }
