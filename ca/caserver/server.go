@@ -50,6 +50,8 @@ type Settings struct {
 	MayImpersonate func(ctx context.Context, node authn.Identity, workload spiffeid.ID) error
 	// Limits bound what callers can take.
 	Limits Limits
+	// Policy has the policy service served too. May be nil.
+	Policy *PolicySettings
 	// Observe hears of each call when it has ended. It must be quick, and safe for
 	// concurrent use. May be nil.
 	Observe func(Call)
@@ -126,6 +128,8 @@ func New(set Settings) (*Server, error) {
 		return nil, errors.New("CSR API: there is no authenticator: nobody could be answered")
 	case set.Certificate == nil:
 		return nil, errors.New("CSR API: serving certificate is not set")
+	case set.Policy != nil && (set.Policy.Feed == nil || len(set.Policy.Authenticators) == 0):
+		return nil, errors.New("CSR API: the policy service lacks a feed, or authenticators")
 	}
 	set.Limits = set.Limits.withDefaults()
 	if set.Observe == nil {
@@ -142,7 +146,8 @@ func New(set Settings) (*Server, error) {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(set.Limits.Streams),
 		grpc.MaxHeaderListSize(maxMessage),
-		grpc.ReadBufferSize(0), // TLS has a buffer already
+		grpc.ReadBufferSize(0),  // TLS has a buffer already
+		grpc.HeaderTableSize(0), // a watch has headers once: what they were need not be remembered
 		// Windows that do not grow need no pings to measure the way, and hold the
 		// largest message.
 		grpc.StaticStreamWindowSize(maxMessage), grpc.StaticConnWindowSize(maxMessage),
@@ -157,6 +162,9 @@ func New(set Settings) (*Server, error) {
 	auth.RegisterIstioCertificateServiceServer(s.grpc, s)
 	auth.RegisterIstioCAServiceServer(s.grpc, s)
 	citadelv1.RegisterAgentServiceServer(s.grpc, s)
+	if set.Policy != nil {
+		citadelv1.RegisterPolicyServiceServer(s.grpc, newPolicyServer(s, *set.Policy))
+	}
 	healthgrpc.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	return s, nil

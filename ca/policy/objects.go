@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 )
@@ -37,6 +38,14 @@ var kindWords = [...]string{"", "MeshConfig", "Namespace", "Service", "Pod", "Se
 
 // String is the kind as objects have it; empty for KindNone.
 func (k Kind) String() string { return word(kindWords[:], k) }
+
+// ParseKind reads what String returns; KindNone is no kind.
+func ParseKind(text string) (Kind, error) {
+	if k, ok := parseWord(kindWords[:], text, KindMeshConfig); ok {
+		return k, nil
+	}
+	return KindNone, fmt.Errorf("kind %q is none that decides about mTLS", text)
+}
 
 // Ref names an object. Namespace is empty for cluster-scoped kinds, and Name is
 // for the one MeshConfig.

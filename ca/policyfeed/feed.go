@@ -25,9 +25,11 @@ type Feed struct {
 	instance string
 
 	mu     sync.Mutex
-	number uint64           // guarded by mu
-	state  *State           // guarded by mu; never nil
-	views  map[string]*View // guarded by mu: the last of each namespace
+	number uint64 // guarded by mu
+	state  *State // guarded by mu; never nil
+
+	viewing sync.Mutex
+	views   map[string]*View // guarded by viewing: the last of each namespace
 }
 
 // maxViews bounds how many namespaces' views are kept; beyond it they are made
@@ -229,4 +231,10 @@ func (s *State) config() *policy.MeshConfig {
 		return item.Object.(*policy.MeshConfig)
 	}
 	return &policy.MeshConfig{}
+}
+
+// IsBroken tells whether an object exists and cannot be read.
+func (s *State) IsBroken(ref policy.Ref) bool {
+	_, broken := s.broken[ref]
+	return broken
 }

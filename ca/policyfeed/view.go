@@ -51,9 +51,9 @@ type space struct {
 
 // View is what a namespace sees now; nil while nothing is known.
 func (f *Feed) View(namespace string) *View {
-	f.mu.Lock()
-	state, last := f.state, f.views[namespace]
-	f.mu.Unlock()
+	f.viewing.Lock()
+	defer f.viewing.Unlock()
+	state, last := f.State(), f.views[namespace]
 	if state.Snapshot == nil {
 		return nil
 	}
@@ -61,8 +61,6 @@ func (f *Feed) View(namespace string) *View {
 		return last
 	}
 	next := state.view(namespace, last)
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if len(f.views) >= maxViews {
 		clear(f.views)
 	}

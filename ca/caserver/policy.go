@@ -1,0 +1,143 @@
+package caserver
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/status"
+
+	"citadel/ca"
+	"citadel/ca/authn"
+	"citadel/ca/policyfeed"
+	citadelv1 "citadel/proto/citadel/v1"
+)
+
+// PolicySettings are what the policy service is made from.
+type PolicySettings struct {
+	// Feed is what is served. Required.
+	Feed *policyfeed.Feed
+	// Authenticators establish who calls. Join tokens and expired certificates are
+	// for getting certificates: they should not be among them. Required.
+	Authenticators authn.Chain
+	// Readers see everything.
+	Readers []spiffeid.ID
+	// Recheck is how often the caller of a watch is authenticated anew; half a
+	// minute if zero.
+	Recheck time.Duration
+	// Observe hears of each call when it has ended. May be nil.
+	Observe func(Call)
+}
+
+const defaultRecheck = 30 * time.Second
+
+// policyServer serves the policy service.
+type policyServer struct {
+	citadelv1.UnimplementedPolicyServiceServer
+	*Server
+	set    PolicySettings
+	limits *limiter // apart from that of certificates: who watches too often can still renew
+}
+
+func newPolicyServer(s *Server, set PolicySettings) *policyServer {
+	if set.Recheck == 0 {
+		set.Recheck = defaultRecheck
+	}
+	if set.Observe == nil {
+		set.Observe = func(Call) {}
+	}
+	return &policyServer{Server: s, set: set, limits: newLimiter(s.set.Limits)}
+}
+
+// policyCaller is an authenticated caller of the policy service.
+type policyCaller struct {
+	id        spiffeid.ID
+	namespace string
+	reader    bool
+}
+
+// answer runs a call: authenticated, limited, observed, and with its panic kept
+// to itself.
+func (s *policyServer) answer(ctx context.Context, method string, do func(policyCaller) error) (err error) {
+	call := Call{Method: method}
+	begin := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+		if err != nil && ctx.Err() == nil {
+			call.Err, call.Limited, call.Ref = err, isLimit(err), newRef()
+			err = statusOf(err, call.Ref)
+			call.Code = status.Code(err)
+		}
+		call.Took = time.Since(begin)
+		s.set.Observe(call)
+	}()
+	caller, err := s.admit(ctx, begin, &call)
+	if err != nil {
+		return err
+	}
+	return do(caller)
+}
+
+// admit authenticates a call and counts it.
+func (s *policyServer) admit(ctx context.Context, now time.Time, call *Call) (policyCaller, error) {
+	leave, err := s.limits.enter()
+	if err != nil {
+		return policyCaller{}, err
+	}
+	defer leave()
+	_, call.Address = peerOf(ctx)
+	id, tried, err := s.authenticate(ctx, now)
+	call.Tried, call.Caller, call.Identity = tried, id.Caller.ID(), id.Caller.ID()
+	if err != nil {
+		return policyCaller{}, err
+	}
+	if err := s.limits.allow(now, id); err != nil {
+		return policyCaller{}, err
+	}
+	return s.callerOf(id.Caller.ID())
+}
+
+// authenticate establishes who calls, and that nobody has banned him.
+func (s *policyServer) authenticate(ctx context.Context, now time.Time) (authn.Identity, []authn.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	handshake, _ := peerOf(ctx)
+	id, tried, err := s.set.Authenticators.Authenticate(ctx, now, authn.Request{Client: handshake.client, ClientErr: handshake.clientErr, Bearer: bearer(ctx)})
+	if err == nil {
+		err = s.Server.set.Authority.CheckCaller(id.Caller)
+	}
+	return id, tried, err
+}
+
+// callerOf finds what a caller may see: service accounts see something, others
+// nothing.
+func (s *policyServer) callerOf(id spiffeid.ID) (policyCaller, error) {
+	parts := strings.Split(id.Path(), "/") // "", ns, NAMESPACE, sa, NAME
+	if len(parts) == 5 {
+		if same, err := ca.ServiceAccountID(s.Server.set.Authority.TrustDomain(), parts[2], parts[4]); err == nil && same == id {
+			c := policyCaller{id: id, namespace: parts[2]}
+			for _, reader := range s.set.Readers {
+				c.reader = c.reader || reader == id
+			}
+			return c, nil
+		}
+	}
+	return policyCaller{}, &ca.Error{Class: ca.Denied, Reason: fmt.Sprintf("%s is no service account: policy is told to those of a namespace", id)}
+}
+
+// known is the state of now, or why there is none.
+func (s *policyServer) known() (*policyfeed.State, error) {
+	state := s.set.Feed.State()
+	if state.Snapshot == nil {
+		reason := "policy has not been read yet"
+		if problems := state.Problems(); len(problems) > 0 {
+			reason += ": " + problems[0]
+		}
+		return nil, &ca.Error{Class: ca.CANotReady, Reason: reason}
+	}
+	return state, nil
+}
