@@ -1,0 +1,189 @@
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"citadel/ca/policy"
+)
+
+// meshConfigMap holds the mesh config under meshKey.
+const (
+	meshConfigMap = "istio"
+	meshKey       = "mesh"
+)
+
+// held is what is kept of an object: there may be a hundred thousand.
+type held struct {
+	metav1.ObjectMeta // Name, Namespace, UID and ResourceVersion alone
+	ref               policy.Ref
+	object            policy.Object
+	err               error // why it cannot be read; object is nil then, and when there is none
+}
+
+func hold(m *metav1.ObjectMeta, ref policy.Ref, object policy.Object, err error) *held {
+	return &held{ObjectMeta: metav1.ObjectMeta{Name: m.Name, Namespace: shared(m.Namespace), UID: m.UID, ResourceVersion: m.ResourceVersion},
+		ref: ref, object: object, err: err}
+}
+
+// transformed runs on objects that nobody else holds yet.
+func transformed[T any](of func(T) *held) func(any) (any, error) {
+	return func(obj any) (any, error) {
+		if typed, is := obj.(T); is {
+			return of(typed), nil
+		}
+		return obj, nil
+	}
+}
+
+// deciding are the annotations that decide about something, by prefix.
+var deciding = []string{"auth.istio.io/", "alpha.istio.io/", "networking.istio.io/exportTo", "traffic.sidecar.istio.io/excludeInboundPorts"}
+
+func metaOf(m *metav1.ObjectMeta) policy.Meta {
+	meta := policy.Meta{Name: m.Name, Namespace: shared(m.Namespace), Created: m.CreationTimestamp.UTC()}
+	for k, v := range m.Annotations {
+		for _, prefix := range deciding {
+			if strings.HasPrefix(k, prefix) {
+				if meta.Annotations == nil {
+					meta.Annotations = map[string]string{}
+				}
+				meta.Annotations[shared(k)] = shared(v)
+			}
+		}
+	}
+	return meta
+}
+
+// sharedMap is a copy whose words, which many objects share, are kept once.
+func sharedMap(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	kept := make(map[string]string, len(m))
+	for k, v := range m {
+		kept[shared(k)] = shared(v)
+	}
+	return kept
+}
+
+func namespaceObject(n *corev1.Namespace) *held {
+	o := &policy.Namespace{Meta: metaOf(&n.ObjectMeta)}
+	return hold(&n.ObjectMeta, o.Ref(), o, nil)
+}
+
+func serviceObject(s *corev1.Service) *held {
+	o := &policy.Service{Meta: metaOf(&s.ObjectMeta), Spec: policy.ServiceSpec{Type: shared(string(s.Spec.Type)), ClusterIP: s.Spec.ClusterIP, Selector: sharedMap(s.Spec.Selector)}}
+	for _, p := range s.Spec.Ports {
+		port := policy.ServicePort{Name: shared(p.Name), Port: p.Port, TargetPort: policy.TargetPort{Number: p.TargetPort.IntVal}}
+		if p.AppProtocol != nil {
+			port.AppProtocol = shared(*p.AppProtocol)
+		}
+		if p.TargetPort.Type == intstr.String {
+			port.TargetPort = policy.TargetPort{Name: shared(p.TargetPort.StrVal)}
+		}
+		o.Spec.Ports = append(o.Spec.Ports, port)
+	}
+	return hold(&s.ObjectMeta, o.Ref(), o, nil)
+}
+
+// podObject keeps of a Pod what the resolver reads. One that has ended is no
+// endpoint any more.
+func podObject(p *corev1.Pod) *held {
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+		return hold(&p.ObjectMeta, policy.Ref{Kind: policy.KindPod, Namespace: p.Namespace, Name: p.Name}, nil, nil)
+	}
+	o := &policy.Pod{Meta: metaOf(&p.ObjectMeta), Spec: policy.PodSpec{ServiceAccountName: shared(p.Spec.ServiceAccountName),
+		Containers: containersOf(p.Spec.Containers), InitContainers: containersOf(p.Spec.InitContainers)}}
+	o.Labels = sharedMap(p.Labels)
+	o.Status.IP = p.Status.PodIP
+	if len(p.Status.PodIPs) > 1 {
+		for _, ip := range p.Status.PodIPs {
+			o.Status.IPs = append(o.Status.IPs, policy.PodIP{IP: ip.IP})
+		}
+	}
+	return hold(&p.ObjectMeta, o.Ref(), o, nil)
+}
+
+// containersOf keeps the proxy and those that declare ports.
+func containersOf(all []corev1.Container) (kept []policy.Container) {
+	for i := range all {
+		c := policy.Container{Name: shared(all[i].Name)}
+		for _, p := range all[i].Ports {
+			c.Ports = append(c.Ports, policy.ContainerPort{Name: shared(p.Name), Number: p.ContainerPort})
+		}
+		if len(c.Ports) > 0 || c.Name == "istio-proxy" {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+// meshObject reads the mesh config. Keys that are not known are told, and do not
+// matter: the mesh's own releases add some each time.
+func meshObject(c *corev1.ConfigMap) *held {
+	ref := policy.Ref{Kind: policy.KindMeshConfig}
+	where := fmt.Sprintf("ConfigMap %s/%s, key %s", c.Namespace, c.Name, meshKey)
+	text := []byte(c.Data[meshKey])
+	mesh, err := policy.DecodeMeshConfig(where, text)
+	if err == nil {
+		return hold(&c.ObjectMeta, ref, mesh, nil)
+	}
+	if known, cut := knownKeys(text); cut == nil {
+		if mesh, cut = policy.DecodeMeshConfig(where, known); cut == nil {
+			return hold(&c.ObjectMeta, ref, mesh, nil)
+		}
+	}
+	return hold(&c.ObjectMeta, ref, nil, err)
+}
+
+// knownKeys is a mesh config without the keys that nothing here reads.
+func knownKeys(text []byte) ([]byte, error) {
+	var all map[string]any
+	if err := yaml.Unmarshal(text, &all); err != nil {
+		return nil, err
+	}
+	kept := map[string]any{}
+	for field := range reflect.TypeFor[policy.MeshConfig]().Fields() {
+		name := field.Tag.Get("yaml")
+		if value, given := all[name]; given && name != "" {
+			kept[name] = value
+		}
+	}
+	return yaml.Marshal(kept)
+}
+
+// customObject reads an object of a CRD by the kind's name.
+func customObject(k policy.Kind) func(*unstructured.Unstructured) *held {
+	return func(u *unstructured.Unstructured) *held {
+		ref := policy.Ref{Kind: k, Namespace: u.GetNamespace(), Name: u.GetName()}
+		meta := &metav1.ObjectMeta{Name: u.GetName(), Namespace: u.GetNamespace(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()}
+		object, err := decodeCustom(u)
+		return hold(meta, ref, object, err)
+	}
+}
+
+func decodeCustom(u *unstructured.Unstructured) (policy.Object, error) {
+	u.SetManagedFields(nil)
+	u.SetAnnotations(nil)
+	unstructured.RemoveNestedField(u.Object, "status")
+	text, err := json.Marshal(u.Object)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s/%s: %w", u.GetKind(), u.GetNamespace(), u.GetName(), err)
+	}
+	objects, err := policy.Decode("", text)
+	if err != nil {
+		return nil, err
+	}
+	if len(objects) != 1 {
+		return nil, fmt.Errorf("%s %s/%s is no object", u.GetKind(), u.GetNamespace(), u.GetName())
+	}
+	return objects[0], nil
+}
