@@ -43,7 +43,6 @@ var customKinds = []customKind{
 	{"PeerAuthentication", "security.istio.io", "peerauthentications", []string{"v1", "v1beta1"}},
 	{"MeshPolicy", "authentication.istio.io", "meshpolicies", []string{"v1alpha1"}},
 	{"Policy", "authentication.istio.io", "policies", []string{"v1alpha1"}},
-	{"EgressRule", "config.istio.io", "egressrules", []string{"v1alpha2"}},
 }
 
 // mesh reads all that decides about mTLS in a cluster. What may not be read, or

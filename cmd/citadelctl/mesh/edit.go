@@ -19,11 +19,20 @@ type op struct {
 	value any
 }
 
+// annotation is an op that annotates a Service.
+func annotation(s *policy.Service, key, value string) op {
+	if len(s.Annotations) == 0 {
+		return op{[]string{"metadata", "annotations"}, map[string]any{key: value}}
+	}
+	return op{[]string{"metadata", "annotations", key}, value}
+}
+
 // edit is a change of one object: to create it, or to set fields of it.
 type edit struct {
 	ref    policy.Ref
 	create map[string]any // nil to edit
 	ops    []op
+	merge  map[string]any // the same as ops, for what may hold more than is known here
 }
 
 // Change is one object that a Fix creates or edits.
@@ -33,9 +42,10 @@ type Change struct {
 	Object string `json:"object"`
 	// YAML is, of a new object, the whole in one line.
 	YAML string `json:"yaml,omitempty"`
-	// Patch is, of an edit, a JSON patch (RFC 6902); of the mesh config, to the text
-	// in the ConfigMap.
-	Patch string `json:"patch,omitempty"`
+	// Patch is, of an edit, a JSON patch (RFC 6902), or where PatchType is merge a
+	// merge patch (RFC 7396); of the mesh config, to the text in the ConfigMap.
+	Patch     string `json:"patch,omitempty"`
+	PatchType string `json:"patchType,omitempty"`
 	// Command applies it.
 	Command string `json:"command"`
 
@@ -59,7 +69,11 @@ func (e edit) change() (Change, error) {
 		c.Action, c.YAML, c.Command = "create", text, fmt.Sprintf("echo %s | kubectl apply -f -", quote(text))
 		return c, err
 	}
-	text, err := json.Marshal(e.patch())
+	var patch any = e.patch()
+	if c.PatchType = "json"; e.merge != nil {
+		patch, c.PatchType = e.merge, "merge"
+	}
+	text, err := json.Marshal(patch)
 	if err != nil {
 		return c, fmt.Errorf("write the patch of %s: %w", e.ref, err)
 	}
@@ -72,7 +86,7 @@ func (e edit) change() (Change, error) {
 	if e.ref.Namespace != "" {
 		c.Command += " -n " + e.ref.Namespace
 	}
-	c.Command += " --type json -p " + quote(c.Patch)
+	c.Command += " --type " + c.PatchType + " -p " + quote(c.Patch)
 	return c, nil
 }
 

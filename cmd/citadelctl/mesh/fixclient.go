@@ -136,14 +136,12 @@ func (t *target) legacy(weaken bool) (all []candidate) {
 
 // annotate turns mTLS off for the port, on both sides.
 func (t *target) annotate(weakens bool) candidate {
-	key := "auth.istio.io/" + t.portText()
-	o := op{[]string{"metadata", "annotations", key}, policy.AuthNone.String()}
-	if len(t.service().Annotations) == 0 {
-		o = op{[]string{"metadata", "annotations"}, map[string]any{key: policy.AuthNone.String()}}
-	}
+	key, none := "auth.istio.io/"+t.portText(), policy.AuthNone.String()
+	o := annotation(t.service(), key, none)
+	merge := map[string]any{"metadata": map[string]any{"annotations": map[string]any{key: none}}}
 	text := fmt.Sprintf("annotate %s with %s: NONE, which turns mTLS off for this port, for all clients", t.ref, key)
 	if !t.d.Query().Client.Sidecar {
 		text += "; better is a sidecar for the client"
 	}
-	return candidate{text: text, weakens: weakens, edits: []edit{{ref: t.ref, ops: []op{o}}}, narrow: true}
+	return candidate{text: text, weakens: weakens, edits: []edit{{ref: t.ref, ops: []op{o}, merge: merge}}, narrow: true}
 }

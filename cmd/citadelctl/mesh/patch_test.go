@@ -29,6 +29,13 @@ func patched(t *testing.T, w *World, c Change) policy.Object {
 			t.Fatal(err)
 		}
 	}
+	if c.PatchType == "merge" {
+		var patch any
+		if err := json.Unmarshal([]byte(c.Patch), &patch); err != nil {
+			t.Fatal(err)
+		}
+		return read(t, c, merge(root, patch))
+	}
 	var ops []struct {
 		Op, Path string
 		Value    any
@@ -42,6 +49,27 @@ func patched(t *testing.T, w *World, c Change) policy.Object {
 		}
 		root = add(t, root, strings.Split(o.Path, "/")[1:], o.Value)
 	}
+	return read(t, c, root)
+}
+
+// merge is RFC 7396, but for null, which nothing here writes.
+func merge(target, patch any) any {
+	from, is := patch.(map[string]any)
+	if !is {
+		return patch
+	}
+	to, is := target.(map[string]any)
+	if !is {
+		to = map[string]any{}
+	}
+	for key, value := range from {
+		to[key] = merge(to[key], value)
+	}
+	return to
+}
+
+func read(t *testing.T, c Change, root any) policy.Object {
+	t.Helper()
 	text, err := json.Marshal(root)
 	if err != nil {
 		t.Fatal(err)
