@@ -40,7 +40,8 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 	if err != nil {
 		return err
 	}
-	server, err := p.newAPI(proofs, authority)
+	policy := p.newPolicy(proofs)
+	server, err := p.newAPI(proofs, authority, policy)
 	if err != nil {
 		return err
 	}
@@ -53,6 +54,9 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range proofs.run {
 		group.Go(func() error { run(ctx); return nil })
+	}
+	if policy != nil {
+		group.Go(func() error { p.feedPolicy(ctx, s.policy, policy.Feed); return nil })
 	}
 	group.Go(func() error { return server.Serve(ctx, listener, apiGrace) })
 	group.Go(func() error {
@@ -77,7 +81,7 @@ func every(ctx context.Context, wait time.Duration, do func()) {
 	}
 }
 
-func (p *process) newAPI(proofs *proofs, authority *ca.Authority) (*caserver.Server, error) {
+func (p *process) newAPI(proofs *proofs, authority *ca.Authority, policy *caserver.PolicySettings) (*caserver.Server, error) {
 	certificate, err := p.servingCertificate(authority)
 	if err != nil {
 		return nil, err
@@ -89,7 +93,7 @@ func (p *process) newAPI(proofs *proofs, authority *ca.Authority) (*caserver.Ser
 	return caserver.New(caserver.Settings{
 		Authority: authority, Authenticators: proofs.chain, RenewExpiredFor: p.cfg.renewExpired, MayImpersonate: proofs.mayImpersonate,
 		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.clockWrong,
-		Unary: p.metrics.api.grpc.UnaryServerInterceptor(),
+		Policy: policy, Unary: p.metrics.api.grpc.UnaryServerInterceptor(),
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"citadel/ca"
@@ -34,6 +35,7 @@ const (
 type config struct {
 	*options
 	client     kubernetes.Interface // nil with --state-dir
+	custom     dynamic.Interface    // nil with --state-dir
 	clock      kube.Clock           // of the client's answers
 	td         spiffeid.TrustDomain
 	source     source
@@ -60,6 +62,7 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c.checkWorkloads()
 	c.checkSigner()
 	c.checkAPI()
+	c.checkPolicy()
 	c.checkReplicas()
 	c.checkLogs()
 	c.checkLiveness()

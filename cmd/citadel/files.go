@@ -24,6 +24,9 @@ func (c *config) checkCluster() {
 		rest.Wrap(c.clock.Wrap)
 		c.client, err = kube.Client(rest)
 	}
+	if err == nil && c.policy {
+		c.custom, err = kube.CustomClient(rest)
+	}
 	if err != nil {
 		c.flags.Problem("kube-config", "%v", err)
 	}

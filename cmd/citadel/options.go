@@ -52,6 +52,7 @@ type options struct {
 	maxSkew       time.Duration
 
 	apiOptions
+	policyOptions
 
 	monitoringPort   int
 	profiling        bool
@@ -69,6 +70,7 @@ func newOptions(flags *daemon.Flags) *options {
 	o.authorityFlags(flags.Section("Certificate authority"))
 	o.workloadFlags(flags.Section("Workload certificates"))
 	o.apiFlags(flags.Section("CSR API"))
+	o.policyFlags(flags.Section("mTLS policy"))
 	o.replicaFlags(flags.Section("Replicas and load"))
 	o.monitorFlags(flags.Section("Monitoring and logs"))
 	o.retiredFlags(flags.Section("Retired"))

@@ -83,6 +83,9 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"log-level":                     "info",
 		"audit-log":                     "-",
 		"state-dir":                     "",
+		"policy":                        "false",
+		"policy-generation":             "auto",
+		"policy-readers":                "",
 	}
 	got := map[string]string{}
 	allFlags().VisitAll(func(f *pflag.Flag) {

@@ -20,7 +20,8 @@ type stores struct {
 	bans       func(context.Context) (ca.BanList, error)
 	joinTokens authn.JoinTokens
 	// sweep deletes the join tokens that expired more than a time ago.
-	sweep func(ctx context.Context, now time.Time, keep time.Duration) error
+	sweep  func(ctx context.Context, now time.Time, keep time.Duration) error
+	policy policySource
 }
 
 // kept is what an authority signs with, and where it is from.
@@ -37,7 +38,7 @@ func (p *process) cluster(client kubernetes.Interface) stores {
 	return stores{
 		signer:     func(ctx context.Context) (kept, error) { return p.cfg.loadSigner(ctx, client, p.log, p.rightClock) },
 		bans:       func(ctx context.Context) (ca.BanList, error) { return kube.ReadBans(ctx, client, p.cfg.namespace) },
-		joinTokens: tokens, sweep: tokens.Sweep,
+		joinTokens: tokens, sweep: tokens.Sweep, policy: p.clusterPolicy,
 	}
 }
 
@@ -47,6 +48,6 @@ func (p *process) directory(dir *statedir.Dir) stores {
 	return stores{
 		signer:     func(context.Context) (kept, error) { return p.cfg.loadFrom(dir, p.log) },
 		bans:       dir.ReadBans,
-		joinTokens: tokens, sweep: tokens.Sweep,
+		joinTokens: tokens, sweep: tokens.Sweep, policy: dir.WatchPolicy,
 	}
 }

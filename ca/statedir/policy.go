@@ -1,0 +1,133 @@
+package statedir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"citadel/ca/policy"
+	"citadel/ca/policyfeed"
+)
+
+// PolicyFolder holds what decides about mTLS: files of Kubernetes' objects.
+const PolicyFolder = "policy"
+
+// policyEvery is how soon an edit counts.
+const policyEvery = 500 * time.Millisecond
+
+// WatchPolicy feeds the objects of the files *.yaml, *.yml and *.json in
+// PolicyFolder, which need not be there, until ctx ends. As long as one of them
+// cannot be read, nothing changes: it may be half-written. tell hears of that
+// once.
+func (d *Dir) WatchPolicy(ctx context.Context, feed *policyfeed.Feed, tell func(error)) {
+	w := policyFiles{dir: d, feed: feed}
+	var told string
+	for ticker := time.NewTicker(policyEvery); ; {
+		err := w.look()
+		if err != nil && err.Error() != told {
+			tell(fmt.Errorf("policy stays as it was: %w", err))
+		}
+		told = ""
+		if err != nil {
+			told = err.Error()
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			ticker.Stop()
+			return
+		}
+	}
+}
+
+// policyFiles is what was read.
+type policyFiles struct {
+	dir   *Dir
+	feed  *policyfeed.Feed
+	stamp string // of the files that were read last; empty before any
+	held  map[policy.Ref]bool
+	known bool
+}
+
+// look reads the files if they are others than before.
+func (w *policyFiles) look() error {
+	folder, err := w.open()
+	if err != nil {
+		return err
+	}
+	defer folder.close()
+	names, stamp, err := folder.policyNames()
+	if err != nil || w.known && stamp == w.stamp {
+		return err
+	}
+	change := policyfeed.Change{Known: true}
+	found := map[policy.Ref]bool{}
+	for _, name := range names {
+		text, _, err := folder.read(name)
+		if err != nil {
+			return err
+		}
+		objects, err := policy.Decode(folder.name(name), text)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			if found[o.Ref()] {
+				return fmt.Errorf("%s: %s is there twice", folder.name(name), o.Ref())
+			}
+			found[o.Ref()] = true
+		}
+		change.Put = append(change.Put, objects...)
+	}
+	for ref := range w.held {
+		if !found[ref] {
+			change.Gone = append(change.Gone, ref)
+		}
+	}
+	w.feed.Apply(change)
+	w.held, w.stamp, w.known = found, stamp, true
+	return nil
+}
+
+// open returns the folder; one that is not there is empty.
+func (w *policyFiles) open() (folder, error) {
+	f := folder{path: w.dir.name(PolicyFolder), before: w.dir.before}
+	err := w.dir.try("open", PolicyFolder, func() (err error) {
+		f.root, err = w.dir.root.OpenRoot(PolicyFolder)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	return f, err
+}
+
+// policyNames are the files that count, and what tells them from others.
+func (f folder) policyNames() (names []string, stamp string, err error) {
+	if f.root == nil {
+		return nil, "none", nil
+	}
+	entries, err := f.list()
+	if err != nil {
+		return nil, "", err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(e.Name())) {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		info, err := f.lstat(name)
+		if err != nil {
+			return nil, "", err
+		}
+		stamp += fmt.Sprintf("%s %d %d %s\n", name, info.Size(), info.ModTime().UnixNano(), info.Mode())
+	}
+	return names, stamp + "read", nil
+}

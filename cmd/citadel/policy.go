@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+
+	"citadel/ca/authn"
+	"citadel/ca/caserver"
+	"citadel/ca/kube"
+	"citadel/ca/policyfeed"
+)
+
+// policySource feeds what decides about mTLS, until ctx ends.
+type policySource func(ctx context.Context, feed *policyfeed.Feed, tell func(error))
+
+// clusterPolicy watches the API server.
+func (p *process) clusterPolicy(ctx context.Context, feed *policyfeed.Feed, tell func(error)) {
+	kube.Policy{Client: p.cfg.client, Custom: p.cfg.custom, Namespace: p.cfg.namespace, Feed: feed, Tell: tell}.Run(ctx)
+}
+
+// newPolicy makes the policy service's settings; nil where it is not served.
+func (p *process) newPolicy(proofs *proofs) *caserver.PolicySettings {
+	if !p.cfg.policy {
+		return nil
+	}
+	feed := policyfeed.New(p.cfg.generation)
+	p.watchPolicyMetrics(feed)
+	return &caserver.PolicySettings{Feed: feed, Authenticators: proofs.ofWorkloads(), Readers: p.cfg.readers, Observe: p.observePolicy}
+}
+
+// ofWorkloads are the proofs of who has an identity: a join token is for getting
+// one, and an expired certificate for getting another.
+func (all *proofs) ofWorkloads() authn.Chain {
+	var chain authn.Chain
+	for _, a := range all.chain {
+		switch a.(type) {
+		case authn.Join:
+		case authn.ClientCertificate:
+			chain = append(chain, authn.ClientCertificate{})
+		default:
+			chain = append(chain, a)
+		}
+	}
+	return chain
+}
+
+// feedPolicy runs the source, and logs when there is something to answer from.
+func (p *process) feedPolicy(ctx context.Context, source policySource, feed *policyfeed.Feed) {
+	p.log.Info("policy is being read", "generation", p.cfg.generation.String(), "readers", p.cfg.policyReaders)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		source(ctx, feed, func(err error) { p.log.Warn("policy", "err", err) })
+	}()
+	state := feed.State()
+	for state.Snapshot == nil && ctx.Err() == nil {
+		select {
+		case <-state.Changed:
+			state = feed.State()
+		case <-ctx.Done():
+		}
+	}
+	if state.Snapshot != nil {
+		p.log.Info("policy is served", "version", state.Version, "generation", state.Snapshot.Generation().String(), "objects", len(state.Items()), "problems", len(state.Problems()))
+	}
+	<-ended
+}
+
+// watchPolicyMetrics shows the state of now.
+func (p *process) watchPolicyMetrics(feed *policyfeed.Feed) {
+	p.metrics.gauge("citadel_policy_objects", "Objects that decide about mTLS.", func() float64 { return float64(len(feed.State().Items())) })
+	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid.", func() float64 { return float64(len(feed.State().Problems())) })
+	p.metrics.gauge("citadel_policy_known", "1 once what decides about mTLS has been read, and agents are told.", func() float64 {
+		if feed.State().Snapshot == nil {
+			return 0
+		}
+		return 1
+	})
+}
+
+// observePolicy logs calls of the policy service that failed.
+func (p *process) observePolicy(c caserver.Call) {
+	if c.Err == nil {
+		return
+	}
+	attrs := []any{"method", c.Method, "ref", c.Ref, "code", c.Code.String(), "peer", c.Address, "err", c.Err}
+	if !c.Caller.IsZero() {
+		attrs = append(attrs, "caller", c.Caller.String())
+	}
+	if c.Code == codes.Internal {
+		p.log.Error("no policy for a caller", attrs...)
+		return
+	}
+	p.log.Warn("no policy for a caller", attrs...)
+}
