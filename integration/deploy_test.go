@@ -78,7 +78,7 @@ func dryRun(t *testing.T, text string) error {
 func TestVariantsAreAcceptedWithoutAWarning(t *testing.T) {
 	t.Parallel()
 	ns := makeNamespace(t, nil)
-	for _, components := range [][]string{{}, {"cacerts"}, {"node-proxies"}, {"one-namespace"}, {"one-namespace", "cacerts"}, {"cacerts", "one-namespace"}, {"admission", "one-namespace"}} {
+	for _, components := range [][]string{{}, {"cacerts"}, {"node-proxies"}, {"policy"}, {"one-namespace"}, {"one-namespace", "cacerts"}, {"cacerts", "one-namespace"}, {"admission", "one-namespace"}} {
 		text := render(t, ns, components...)
 		if err := dryRun(t, text); err != nil {
 			t.Errorf("deploy/ with %q: %v", components, err)

@@ -172,6 +172,7 @@ func TestChartIsTheManifests(t *testing.T) {
 		"one namespace":  {"listenedNamespaces: [web]", []string{"one-namespace"}},
 		"own CA":         {"selfSigned: false", []string{"cacerts"}},
 		"node proxies":   {"trustedNodeAccounts: [istio-system/ztunnel]", []string{"node-proxies"}},
+		"policy":         {"policy: {enabled: true}", []string{"policy"}},
 		"admission":      {"admissionPolicy: {enabled: true}", []string{"admission"}},
 		"ServiceMonitor": {"serviceMonitor: {enabled: true}", []string{"servicemonitor"}},
 		"all": {"{listenedNamespaces: [web], selfSigned: false, serviceMonitor: {enabled: true}}",
@@ -258,6 +259,8 @@ func TestSchemaRefusesBadValues(t *testing.T) {
 		"networkPolicy: {apiServerPorts: [70000]}":    "apiServerPorts",
 		"networkPolicy: {apiServerCIDRs: [10.0.0.1]}": "apiServerCIDRs",
 		"serviceMonitor: {interval: often}":           "interval",
+		"policy: {generation: v2}":                    "generation",
+		"policy: {readers: [alice]}":                  "readers",
 		"enableNamespacesByDefault: \"no\"":           "enableNamespacesByDefault",
 	} {
 		if _, err := render(t, storage, parse(t, values)); err == nil || !strings.Contains(err.Error(), want) {
@@ -285,6 +288,8 @@ func TestContradictionsAreRefused(t *testing.T) {
 		{storage, "env: {CITADEL_CITADEL_STORAGE_NAMESPACE: mesh}", "--citadel-storage-namespace"},
 		{storage, "env: {NAMESPACE: web}", "value listenedNamespaces"},
 		{storage, "args: [--trusted-node-accounts=a/b]", "value trustedNodeAccounts"},
+		{storage, "args: [--policy]", "value policy.enabled"},
+		{storage, "{listenedNamespaces: [web], policy: {enabled: true}}", "listenedNamespaces and policy.enabled do not go together"},
 		{storage, "args: [--state-dir=/var]", "--state-dir"},
 		{storage, "workloadCertTtl: 0s", "0s is no time"},
 		{storage, "workloadCertTtl: 0h0m", "0h0m is no time"},

@@ -10,6 +10,9 @@ only be seen in the cluster. */}}
 {{- if and .Values.listenedNamespaces .Values.trustedNodeAccounts }}
 {{- fail "listenedNamespaces and trustedNodeAccounts do not go together: node proxies are told by the pods of all namespaces, and by listenedNamespaces citadel may read none" }}
 {{- end }}
+{{- if and .Values.listenedNamespaces .Values.policy.enabled }}
+{{- fail "listenedNamespaces and policy.enabled do not go together: policy is of all namespaces, and by listenedNamespaces citadel may read none" }}
+{{- end }}
 {{- if not (or (eq .Release.Namespace "istio-system") .Values.listenedNamespaces (not .Values.enableNamespacesByDefault) .Values.onlyCitadel) }}
 {{- fail (printf "in namespace %s say which namespaces are this Citadel's, by listenedNamespaces, or by enableNamespacesByDefault: false and labels ca.istio.io/env=%s; or onlyCitadel: true, where the cluster has no other. Two that manage the same namespaces write over each other's Secrets" .Release.Namespace .Release.Namespace) }}
 {{- end }}
@@ -26,6 +29,7 @@ grpc-port: Service and NetworkPolicy count on 8060
 citadel-storage-namespace: it is the namespace of the release
 listened-namespaces: its rights come with the value listenedNamespaces
 enable-namespaces-by-default: use the value enableNamespacesByDefault
+policy: its rights come with the value policy.enabled
 trusted-node-accounts: its rights come with the value trustedNodeAccounts
 kube-config: citadel has the rights of its pod
 state-dir: it is for sites without Kubernetes

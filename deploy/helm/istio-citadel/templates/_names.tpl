@@ -35,6 +35,9 @@ matchLabels:
 {{- with .Values.trustDomain }}{{ $_ := set $env "CITADEL_TRUST_DOMAIN" . }}{{ end }}
 {{- with .Values.workloadCertTtl }}{{ $_ := set $env "CITADEL_WORKLOAD_CERT_TTL" . }}{{ end }}
 {{- with .Values.trustedNodeAccounts }}{{ $_ := set $env "CITADEL_TRUSTED_NODE_ACCOUNTS" (join "," .) }}{{ end }}
+{{- if .Values.policy.enabled }}{{ $_ := set $env "CITADEL_POLICY" "true" }}{{ end }}
+{{- if ne .Values.policy.generation "auto" }}{{ $_ := set $env "CITADEL_POLICY_GENERATION" .Values.policy.generation }}{{ end }}
+{{- with .Values.policy.readers }}{{ $_ := set $env "CITADEL_POLICY_READERS" (join "," .) }}{{ end }}
 {{- if ne .Release.Namespace "istio-system" }}{{ $_ := set $env "CITADEL_CITADEL_STORAGE_NAMESPACE" .Release.Namespace }}{{ end }}
 {{- toYaml (mergeOverwrite $env (deepCopy .Values.env)) }}
 {{- end }}
