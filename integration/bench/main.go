@@ -52,7 +52,7 @@ func main() {
 	flag.IntVar(&b.writers, "writers", 32, "concurrent writes, of citadel and of the floor")
 	flag.IntVar(&b.agents, "agents", 10000, "agents that are connected and idle")
 	flag.BoolVar(&b.keep, "keep", false, "leave state and logs behind")
-	only := flag.String("only", "", "one `part` alone: policy, secrets, api, agents or pods")
+	only := flag.String("only", "", "one `part` alone: policy, secrets, api, agents, hosts or pods")
 	dir := flag.String(serveBarestFlag, "", "be the barest server, with the CA of a `folder`; for this program's own use")
 	flag.Parse()
 	err := b.chosen(ctx, *only, *dir)
@@ -68,7 +68,7 @@ func (b *bench) chosen(ctx context.Context, only, barestDir string) error {
 	if barestDir != "" {
 		return serveBarest(barestDir, os.Stdin, os.Stdout)
 	}
-	parts := []part{{"policy", b.policies}, {"secrets", b.alone}, {"api", b.api}, {"agents", b.idleAgents}, {"pods", b.pods}}
+	parts := []part{{"policy", b.policies}, {"secrets", b.alone}, {"api", b.api}, {"agents", b.idleAgents}, {"hosts", b.hosts}, {"pods", b.pods}}
 	if only != "" {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
 	}

@@ -35,7 +35,7 @@ type Citadel struct {
 // Run describes a citadel process.
 type Run struct {
 	Binary     string // bin/citadel
-	Kubeconfig string
+	Kubeconfig string // empty: the flags say where it keeps everything
 	Flags      []string
 	Env        []string  // besides the environment of this process
 	Stdout     io.Writer // audit records
@@ -47,12 +47,15 @@ func StartCitadel(r Run) (*Citadel, error) {
 	c := &Citadel{exited: make(chan struct{})}
 	for _, port := range []*int{&c.Port, &c.APIPort} {
 		var err error
-		if *port, err = freePort(); err != nil {
+		if *port, err = FreePort(); err != nil {
 			return nil, err
 		}
 	}
-	c.cmd = exec.Command(r.Binary, append([]string{"--kube-config", r.Kubeconfig,
-		"--monitoring-port", strconv.Itoa(c.Port), "--grpc-port", strconv.Itoa(c.APIPort)}, r.Flags...)...)
+	flags := append([]string{"--monitoring-port", strconv.Itoa(c.Port), "--grpc-port", strconv.Itoa(c.APIPort)}, r.Flags...)
+	if r.Kubeconfig != "" {
+		flags = append([]string{"--kube-config", r.Kubeconfig}, flags...)
+	}
+	c.cmd = exec.Command(r.Binary, flags...)
 	c.cmd.Stdout, c.cmd.Stderr = r.Stdout, r.Stderr
 	c.cmd.Env = append(os.Environ(), r.Env...)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -66,9 +69,9 @@ func StartCitadel(r Run) (*Citadel, error) {
 	return c, nil
 }
 
-// freePort looks below the ports that the kernel gives to connections: one of
+// FreePort looks below the ports that the kernel gives to connections: one of
 // these could be taken again before the process listens on it.
-func freePort() (int, error) {
+func FreePort() (int, error) {
 	const first, last, attempts = 20000, 32000, 100
 	var err error
 	for range attempts {
