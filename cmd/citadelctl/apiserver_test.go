@@ -157,6 +157,10 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	all, kind := w.objects(resource.Resource)
+	if kind == "" {
+		answer(rw, http.StatusNotFound, apierrors.NewNotFound(resource, name).Status())
+		return
+	}
 	items := []any{}
 	for _, o := range all {
 		set := fields.Set{"metadata.name": o.meta.Name, "type": o.kind}

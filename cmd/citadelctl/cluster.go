@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // as kubectl, for kubeconfigs that use it
 	"k8s.io/client-go/tools/clientcmd"
@@ -31,8 +32,9 @@ func (f *clusterFlags) addTo(flags *pflag.FlagSet) {
 // cluster is a cluster to look at.
 type cluster struct {
 	client    kubernetes.Interface
-	server    string // for messages
-	namespace string // the context's
+	custom    dynamic.Interface // kinds of CRDs
+	server    string            // for messages
+	namespace string            // the context's
 	clock     *serverClock
 }
 
@@ -65,5 +67,9 @@ func (f *clusterFlags) connect() (*cluster, error) {
 	if err != nil {
 		return nil, codedError{exitUsage, fmt.Errorf("use the kubeconfig: %w", err)}
 	}
-	return &cluster{client: client, server: rest.Host, namespace: namespace, clock: clock}, nil
+	custom, err := kube.CustomClient(rest)
+	if err != nil {
+		return nil, codedError{exitUsage, fmt.Errorf("use the kubeconfig: %w", err)}
+	}
+	return &cluster{client: client, custom: custom, server: rest.Host, namespace: namespace, clock: clock}, nil
 }
