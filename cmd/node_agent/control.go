@@ -50,11 +50,11 @@ func listenControl(path string) (net.Listener, error) {
 const controlLimit = 10 * time.Second
 
 // serveControl answers node_agent status and renew until ctx ends.
-func serveControl(ctx context.Context, listener net.Listener, agent *nodeagent.Agent) error {
+func serveControl(ctx context.Context, listener net.Listener, agent *nodeagent.Agent, now func() status) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(agent.Status()) // the client is gone: nobody to tell
+		_ = json.NewEncoder(w).Encode(now()) // the client is gone: nobody to tell
 	})
 	mux.HandleFunc("POST /renew", func(http.ResponseWriter, *http.Request) { agent.Renew() })
 	server := &http.Server{Handler: mux, ReadTimeout: controlLimit, WriteTimeout: controlLimit, MaxHeaderBytes: 4 << 10}
@@ -109,7 +109,7 @@ func newStatus(stdout io.Writer) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var s nodeagent.Status
+		var s status
 		if err := json.Unmarshal(body, &s); err != nil {
 			return fmt.Errorf("the agent's answer: %w", err)
 		}
@@ -126,7 +126,7 @@ func newStatus(stdout io.Writer) *cobra.Command {
 	return cmd
 }
 
-func show(w io.Writer, s nodeagent.Status, now time.Time) error {
+func show(w io.Writer, s status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(t, name+":\t"+format+"\n", args...) }
 	at := func(when time.Time) string {
@@ -156,6 +156,12 @@ func show(w io.Writer, s nodeagent.Status, now time.Time) error {
 	}
 	if s.ReloadOwed {
 		line("Reload", "programs have not been made to read the newest files: %s", cmp.Or(s.ReloadError, "it is being done"))
+	}
+	if s.Policy != nil {
+		line("Policy", "%s", policyLine(s.Policy, now))
+		if s.Policy.LastError != "" && !s.Policy.Watching {
+			line("  last error", "%q", s.Policy.LastError)
+		}
 	}
 	return t.Flush()
 }

@@ -17,6 +17,7 @@ import (
 
 	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent"
+	"citadel/nodeagent/policycache"
 )
 
 // leftBehind is a socket whose agent has died.
@@ -99,7 +100,9 @@ func serves(t *testing.T, set nodeagent.Settings) (path string, agent *nodeagent
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	agent, ended := nodeagent.New(set), make(chan error, 1)
-	go func() { ended <- serveControl(ctx, listener, agent) }()
+	go func() {
+		ended <- serveControl(ctx, listener, agent, func() status { return status{Status: agent.Status()} })
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -207,8 +210,8 @@ func TestAnswersThatAreNoStatus(t *testing.T) {
 func TestShow(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	var b bytes.Buffer
-	err := show(&b, nodeagent.Status{Identity: "spiffe://a/b", Serial: "1f", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(-time.Second), Roots: 2, CA: "ca:1",
-		LastRenewal: now.Add(-time.Hour), RenewedBy: "join token", NextTry: now.Add(90 * time.Second), Failures: 3, LastError: "so", ReloadOwed: true, ReloadError: "no unit"}, now)
+	err := show(&b, status{nodeagent.Status{Identity: "spiffe://a/b", Serial: "1f", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(-time.Second), Roots: 2, CA: "ca:1",
+		LastRenewal: now.Add(-time.Hour), RenewedBy: "join token", NextTry: now.Add(90 * time.Second), Failures: 3, LastError: "so", ReloadOwed: true, ReloadError: "no unit"}, &policycache.Status{Source: policycache.Disk, Version: "ab.7", Generation: "v1", Objects: 5, Heard: now.Add(-time.Minute), LastError: "no\nroute"}}, now)
 	want := `Identity:           spiffe://a/b
 Serial:             1f
 Valid from:         2026-05-01T11:00:00Z (1h0m0s ago)
@@ -221,8 +224,19 @@ Next renewal:       2026-05-01T12:01:30Z (in 1m30s)
 Failures in a row:  3
 Last error:         so
 Reload:             programs have not been made to read the newest files: no unit
+Policy:             ab.7, v1, 5 objects, from the file of the last run, as of 1m0s ago
+  last error:       "no\nroute"
 `
 	if err != nil || b.String() != want {
 		t.Errorf("%v\n%s", err, &b)
+	}
+	for want, s := range map[string]policycache.Status{
+		"none: STRICT, and nobody to call":                   {Source: policycache.None},
+		"ab.7, v1, 5 objects, from the CA, which is watched": {Source: policycache.CA, Version: "ab.7", Generation: "v1", Objects: 5, Watching: true, Heard: now},
+		"ab.7, v1, 0 objects, from the CA, as of 3m0s ago":   {Source: policycache.CA, Version: "ab.7", Generation: "v1", Heard: now.Add(-3 * time.Minute)},
+	} {
+		if got := policyLine(&s, now); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }

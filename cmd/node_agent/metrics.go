@@ -8,6 +8,7 @@ import (
 
 	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent"
+	"citadel/nodeagent/policycache"
 )
 
 // metrics are what /metrics shows.
@@ -17,7 +18,7 @@ type metrics struct {
 	failures prometheus.Counter
 }
 
-func newMetrics(status func() nodeagent.Status) *metrics {
+func newMetrics(now func() status) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_agent_renewals_total", Help: "Certificates that were had, by proof."}, []string{"by"}),
@@ -26,7 +27,7 @@ func newMetrics(status func() nodeagent.Status) *metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_build", Help: "The build that runs.",
 		ConstLabels: prometheus.Labels{"component": "citadel_agent", "tag": daemon.BuildVersion().Version}})
 	build.Set(1)
-	m.registry.MustRegister(m.renewals, m.failures, build, agentStatus{status},
+	m.registry.MustRegister(m.renewals, m.failures, build, agentStatus{now},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -42,7 +43,7 @@ func (m *metrics) observe(e nodeagent.Event) {
 
 // agentStatus shows the status of the moment. What there is nothing to say of
 // is absent.
-type agentStatus struct{ status func() nodeagent.Status }
+type agentStatus struct{ status func() status }
 
 var (
 	descLeft     = prometheus.NewDesc("cert_expiry_seconds", "Seconds until the certificate expires.", []string{"resource_name"}, nil)
@@ -52,7 +53,9 @@ var (
 	descInARow   = prometheus.NewDesc("citadel_agent_failures_in_a_row", "Renewals that failed since the last that did not.", nil, nil)
 	descReload   = prometheus.NewDesc("citadel_agent_reload_owed", "1 while programs have not been made to read the newest files.", nil, nil)
 	descRoots    = prometheus.NewDesc("citadel_agent_roots", "Roots that are trusted.", nil, nil)
-	descOfStatus = []*prometheus.Desc{descLeft, descExpiry, descRenewAt, descLast, descInARow, descReload, descRoots}
+	descPolicy   = prometheus.NewDesc("citadel_agent_policy_known", "1 while there is an mTLS policy, 0 while there is none, which means STRICT; with where it is from.", []string{"source"}, nil)
+	descHeard    = prometheus.NewDesc("citadel_agent_policy_heard_timestamp", "Unix time until which the policy is known to be the CA's.", nil, nil)
+	descOfStatus = []*prometheus.Desc{descLeft, descExpiry, descRenewAt, descLast, descInARow, descReload, descRoots, descPolicy, descHeard}
 )
 
 // Describe is of prometheus.Collector.
@@ -86,4 +89,13 @@ func (a agentStatus) Collect(out chan<- prometheus.Metric) {
 		owed = 1
 	}
 	show(descReload, owed)
+	if s.Policy == nil {
+		return
+	}
+	known := 1.0
+	if s.Policy.Source == policycache.None {
+		known = 0
+	}
+	show(descPolicy, known, string(s.Policy.Source))
+	at(descHeard, s.Policy.Heard)
 }

@@ -14,6 +14,7 @@ import (
 	"citadel/cmd/internal/daemon"
 	"citadel/cmd/internal/daemontest"
 	"citadel/nodeagent"
+	"citadel/nodeagent/policycache"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -123,8 +124,8 @@ func TestLateLoop(t *testing.T) {
 
 // TestMetricNames: dashboards and alerts ask for them.
 func TestMetricNames(t *testing.T) {
-	status := nodeagent.Status{}
-	m := newMetrics(func() nodeagent.Status { return status })
+	now, policy := nodeagent.Status{}, (*policycache.Status)(nil)
+	m := newMetrics(func() status { return status{now, policy} })
 	names := func() map[string]bool {
 		families, err := m.registry.Gather()
 		if err != nil {
@@ -142,12 +143,14 @@ func TestMetricNames(t *testing.T) {
 	if got := slices.Sorted(maps.Keys(names())); !slices.Equal(got, always) {
 		t.Errorf("before the first certificate: %q", got)
 	}
-	status = supplied()
-	status.LastRenewal = time.Now()
+	now = supplied()
+	now.LastRenewal = time.Now()
+	policy = &policycache.Status{Source: policycache.Disk, Heard: time.Now()}
 	m.observe(nodeagent.Event{By: "join token"})
 	m.observe(nodeagent.Event{Err: io.EOF})
 	want := append(always, "cert_expiry_seconds", "citadel_agent_certificate_expiry_timestamp", "citadel_agent_next_try_timestamp",
-		"citadel_agent_last_renewal_timestamp", "citadel_agent_roots", "citadel_agent_renewals_total")
+		"citadel_agent_last_renewal_timestamp", "citadel_agent_roots", "citadel_agent_renewals_total",
+		"citadel_agent_policy_known", "citadel_agent_policy_heard_timestamp")
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(names())); !slices.Equal(got, want) {
 		t.Errorf("with one: %q", got)

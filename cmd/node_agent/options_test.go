@@ -55,6 +55,7 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"state-dir":       "",
 		"control-socket":  "/run/istio-auth-node-agent/control.sock",
 		"monitoring-port": "15016",
+		"policy":          "true",
 		"log-format":      "text",
 		"log-level":       "info",
 	}

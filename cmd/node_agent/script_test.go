@@ -55,8 +55,8 @@ func standIn(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		listener, err := listenControl(ts.MkAbs(args[1]))
 		ts.Check(err)
 		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- serveControl(ctx, listener, nodeagent.New(set)) }()
+		agent, ended := nodeagent.New(set), make(chan error, 1)
+		go func() { ended <- serveControl(ctx, listener, agent, func() status { return status{Status: agent.Status()} }) }()
 		ts.Defer(func() {
 			cancel()
 			if err := <-ended; err != nil {

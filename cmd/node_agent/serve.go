@@ -33,10 +33,13 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	p := &process{cfg: cfg, log: log, notify: daemon.NewNotifier(log)}
-	p.metrics = newMetrics(func() nodeagent.Status { return p.agent.Status() })
+	p.metrics = newMetrics(func() status { return p.status() })
 	settings := p.settings()
 	settings.Sinks = []nodeagent.Sink{sink}
 	p.agent = nodeagent.New(settings)
+	if cfg.policy {
+		p.policy = p.newPolicyWatch()
+	}
 	return p.run(ctx)
 }
 
@@ -47,6 +50,7 @@ type process struct {
 	metrics *metrics
 	notify  *daemon.Notifier
 	agent   *nodeagent.Agent
+	policy  *policyWatch // nil without --policy
 }
 
 // run is the program's parts.
@@ -57,11 +61,14 @@ func (p *process) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return serveControl(ctx, listener, p.agent) })
+		group.Go(func() error { return serveControl(ctx, listener, p.agent, p.status) })
 	}
 	if p.cfg.monitoringPort > 0 {
 		monitor := daemon.Monitor{Host: "127.0.0.1", Port: p.cfg.monitoringPort, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready}
 		group.Go(func() error { return monitor.Serve(ctx) })
+	}
+	if p.policy != nil {
+		group.Go(func() error { p.policy.run(ctx); return nil })
 	}
 	group.Go(func() error {
 		tellSystemd(p.notify, p.agent.Status())
@@ -133,6 +140,9 @@ func (p *process) beat() {
 // observe logs what happened.
 func (p *process) observe(e nodeagent.Event) {
 	p.metrics.observe(e)
+	if e.Err == nil {
+		p.policy.rewatch()
+	}
 	tellSystemd(p.notify, e.Status)
 	now := time.Now()
 	attrs := []any{"identity", e.Status.Identity, "ca", e.Status.CA}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"citadel/ca/caclient"
+	"citadel/nodeagent"
+	"citadel/nodeagent/certdir"
+	"citadel/nodeagent/policycache"
+)
+
+// policyName is the file, beside the agent's other state, that holds what the CA
+// said of mTLS policy last.
+const policyName = "policy"
+
+// longestPolicy is what that file may hold.
+const longestPolicy = 512 << 20
+
+// policyWatch keeps the policy of this host. Nil where --policy is off.
+type policyWatch struct {
+	*policycache.Cache
+	p     *process
+	again chan struct{}
+
+	mu    sync.Mutex
+	known bool   // guarded by mu: the log knows of a policy
+	last  string // guarded by mu: the error that was logged last
+}
+
+// newPolicyWatch reads what was kept.
+func (p *process) newPolicyWatch() *policyWatch {
+	kept := state{p.cfg.stateDir}
+	path := filepath.Join(kept.folder, policyName)
+	cache, err := policycache.Open(func() ([]byte, error) { return readPolicy(path) },
+		func(text []byte) error { return kept.write(policyName, text) })
+	w := &policyWatch{Cache: cache, p: p, again: make(chan struct{}, 1)}
+	if err != nil {
+		p.log.Error("policy", "err", err, "file", path)
+	}
+	if s := cache.Status(time.Now()); s.Source == policycache.Disk {
+		w.known = true
+		p.log.Info("policy of the last run", "version", s.Version, "objects", s.Objects, "age", time.Since(s.Heard).Round(time.Second).String())
+	} else {
+		p.log.Warn("there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
+	}
+	return w
+}
+
+// readPolicy reads a file that only this agent may have written.
+func readPolicy(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
+	case info.Mode().Perm()&0o022 != 0:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("others may write it (mode %#o)", info.Mode().Perm())}
+	case info.Size() > longestPolicy:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", longestPolicy)}
+	}
+	return os.ReadFile(path)
+}
+
+// run keeps it as the CA says.
+func (w *policyWatch) run(ctx context.Context) {
+	w.Run(ctx, policycache.Watch{Config: w.config, Policy: watchPolicy, Again: w.again, Tell: w.tell})
+}
+
+// config proves who asks by the certificate of the files.
+func (w *policyWatch) config() (caclient.Config, bool) {
+	held, err := w.p.cfg.dir.Load()
+	if err != nil || !w.p.agent.Status().Valid(time.Now()) {
+		return caclient.Config{}, false
+	}
+	return caclient.Config{Address: w.p.agent.Status().CA, ServerName: w.p.cfg.serverName, Roots: held.Roots.X509Authorities(), Certificate: certificateOf(held)}, true
+}
+
+func certificateOf(held certdir.Set) *tls.Certificate {
+	cert := &tls.Certificate{PrivateKey: held.SVID.PrivateKey, Leaf: held.SVID.Certificates[0]}
+	for _, c := range held.SVID.Certificates {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert
+}
+
+// watchPolicy asks on a connection of its own, with the proof of its time.
+func watchPolicy(ctx context.Context, cfg caclient.Config, held caclient.PolicyHeld, told func(caclient.PolicyUpdate) error) error {
+	client, err := caclient.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.WatchPolicy(ctx, held, told)
+}
+
+// rewatch uses another certificate, or other roots, from now on.
+func (w *policyWatch) rewatch() {
+	if w == nil {
+		return
+	}
+	select {
+	case w.again <- struct{}{}:
+	default:
+	}
+}
+
+// tell logs the first policy, and what is wrong, once.
+func (w *policyWatch) tell(err error) {
+	s := w.Status(time.Now())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		if !w.known || w.last != "" {
+			w.p.log.Info("policy from the CA", "version", s.Version, "generation", s.Generation, "objects", s.Objects)
+		}
+		w.known, w.last = true, ""
+		w.p.log.Debug("policy", "version", s.Version, "objects", s.Objects)
+		return
+	}
+	if err.Error() == w.last {
+		return
+	}
+	w.last = err.Error()
+	if s.Source == policycache.None {
+		w.p.log.Warn("there is no policy: this host's services are STRICT, and may call nobody", "err", err)
+		return
+	}
+	w.p.log.Warn("policy stays as it was", "err", err, "age", time.Since(s.Heard).Round(time.Second).String())
+}
+
+// status is what node_agent status shows.
+type status struct {
+	nodeagent.Status
+	// Policy is absent where --policy is off.
+	Policy *policycache.Status `json:"policy,omitempty"`
+}
+
+func (p *process) status() status {
+	s := status{Status: p.agent.Status()}
+	if p.policy != nil {
+		of := p.policy.Status(time.Now())
+		s.Policy = &of
+	}
+	return s
+}
+
+// policyLine is one line about the policy, for people.
+func policyLine(s *policycache.Status, now time.Time) string {
+	if s.Source == policycache.None {
+		return "none: STRICT, and nobody to call"
+	}
+	line := fmt.Sprintf("%s, %s, %d objects, ", s.Version, s.Generation, s.Objects)
+	if s.Watching {
+		return line + "from the CA, which is watched"
+	}
+	from := map[policycache.Source]string{policycache.CA: "from the CA", policycache.Disk: "from the file of the last run"}[s.Source]
+	return line + fmt.Sprintf("%s, as of %s ago", from, now.Sub(s.Heard).Round(time.Second))
+}
