@@ -11,8 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"citadel/ca/trust"
 )
 
 // policyMesh is a mesh of its own in the shared cluster: its mesh config makes
@@ -32,14 +35,19 @@ func applied(t *testing.T, text string) {
 	must(plane.Kubectl(t.Context(), "apply", "-f", file))(t)
 }
 
-func newPolicyMesh(t *testing.T) *policyMesh {
+// newPolicyMesh makes one; root is the namespace of its mesh config, empty for a
+// new one.
+func newPolicyMesh(t *testing.T, root string) *policyMesh {
 	t.Helper()
 	within(t, patience, func() error { // other tests apply them too, and may be first
 		_, err := plane.Kubectl(t.Context(), "apply", "-k", "../deploy/crds")
 		return err
 	})
 	must(plane.Kubectl(t.Context(), "wait", "--for=condition=Established", "crd/destinationrules.networking.istio.io", "crd/peerauthentications.security.istio.io"))(t)
-	m := &policyMesh{makeNamespace(t, nil), makeNamespace(t, nil), makeNamespace(t, nil), plane.Kubeconfig}
+	if root == "" {
+		root = makeNamespace(t, nil)
+	}
+	m := &policyMesh{root, makeNamespace(t, nil), makeNamespace(t, nil), plane.Kubeconfig}
 	for _, namespace := range []string{m.server, m.client} {
 		makeAccount(t, namespace, "app")
 	}
@@ -112,7 +120,7 @@ func (a said) document(t *testing.T) map[string]any {
 // shell mends the cluster; and the files of before tell so in advance.
 func TestPolicyFromClusterAndFiles(t *testing.T) {
 	t.Parallel()
-	m := newPolicyMesh(t)
+	m := newPolicyMesh(t, "")
 	change := filepath.Join(t.TempDir(), "change.yaml")
 	if err := os.WriteFile(change, fmt.Appendf(nil, "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: %s}, spec: {mtls: {mode: DISABLE}}}", m.root), 0o600); err != nil {
 		t.Fatal(err)
@@ -153,6 +161,60 @@ func TestPolicyFromClusterAndFiles(t *testing.T) {
 	}
 }
 
+// policyRights are those of deploy/components/policy.
+var policyRights = []rbacv1.PolicyRule{
+	{APIGroups: []string{""}, Resources: []string{"pods", "services", "configmaps"}, Verbs: []string{"list", "watch"}},
+	{APIGroups: []string{"authentication.istio.io", "security.istio.io", "networking.istio.io"}, Resources: []string{"*"}, Verbs: []string{"list", "watch"}},
+	{APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: []string{"list", "watch"}},
+}
+
+// TestPolicyFromCitadel: a running citadel, asked with a token by one whom it
+// lets read, gives the answers of its cluster; and one whom it does not is told
+// so.
+func TestPolicyFromCitadel(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := newPolicyMesh(t, s.storage)
+	role := metav1.ObjectMeta{Name: m.root + "-policy"}
+	must(plane.Client.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: role, Rules: policyRights}, metav1.CreateOptions{}))(t)
+	must(plane.Client.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: role, Subjects: s.subjects("citadel"), RoleRef: clusterRole(role.Name)}, metav1.CreateOptions{}))(t)
+	within(t, patience, func() error { return s.account.may("watch", "security.istio.io", "peerauthentications", "") })
+	p := s.start(t, "--policy", "--policy-generation", "v1", "--policy-readers", m.client+"/app")
+	p.serves(t)
+	dir := t.TempDir()
+	from := func(namespace string) []string {
+		token, roots := filepath.Join(dir, namespace), filepath.Join(dir, "roots.pem")
+		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
+		made := must(plane.Client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "app", request, metav1.CreateOptions{}))(t)
+		if err := errors.Join(os.WriteFile(token, []byte(made.Status.Token+"\n"), 0o600), os.WriteFile(roots, trust.MarshalCertificates(s.roots(t)), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return []string{"--citadel", p.api(nil).Address, "--citadel-root-cert", roots, "--citadel-token", token}
+	}
+	server := "httpbin." + m.server
+	for _, args := range [][]string{
+		{"explain", "sleep." + m.client, server + ":8000", "-o", "json"},
+		{"explain", "bare." + m.client, server, "-o", "json"},
+		{"explain", m.server + "/app", server + ":http", "-o", "json"},
+		{"matrix", "-n", m.server, "--from", m.client, "--from", m.server, "-o", "json"},
+	} {
+		within(t, patience, func() error { // until citadel has read all
+			fromCluster, fromCitadel := m.ask(t, m.inCluster(), args...), m.ask(t, from(m.client), args...)
+			if fromCitadel.stderr != "" {
+				return fmt.Errorf("%v: %s", args, fromCitadel.stderr)
+			}
+			if a, b := fmt.Sprint(fromCluster.document(t)), fmt.Sprint(fromCitadel.document(t)); a != b || fromCluster.code != fromCitadel.code {
+				return fmt.Errorf("%v:\nthe cluster %d %s\ncitadel     %d %s", args, fromCluster.code, a, fromCitadel.code, b)
+			}
+			return nil
+		})
+	}
+	if got := m.ask(t, from(m.server), "matrix"); got.code != 4 || !strings.Contains(got.stderr, "--policy-readers") || got.stdout != "" {
+		t.Errorf("who is no reader: %d %s%s", got.code, got.stdout, got.stderr)
+	}
+}
+
 // mend does what explain proposes, as a person would.
 func (m *policyMesh) mend(t *testing.T, client, server string) {
 	t.Helper()
@@ -177,7 +239,7 @@ func (m *policyMesh) mend(t *testing.T, client, server string) {
 // all is well.
 func TestPolicyWithoutRights(t *testing.T) {
 	t.Parallel()
-	m := newPolicyMesh(t)
+	m := newPolicyMesh(t, "")
 	role := m.root + "-reads-some"
 	must(plane.Client.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: role}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"namespaces", "services", "pods", "configmaps"}, Verbs: []string{"get", "list"}},

@@ -1,22 +1,156 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"citadel/ca/caclient"
 	"citadel/ca/policy"
+	"citadel/ca/trust"
+	"citadel/cmd/citadelctl/mesh"
 )
 
+// citadelFlag names the flag that names a citadel.
 const citadelFlag = "citadel"
 
-// citadelFlags say how to reach a running citadel.
-type citadelFlags struct{ citadel string }
+// citadelFlags say how to reach a running citadel, and by what to prove oneself.
+// Secrets come from files.
+type citadelFlags struct {
+	citadel, token, rootCert, cert, key string
+}
 
-func (f *citadelFlags) addTo(*pflag.FlagSet) {}
-func (f *citadelFlags) check() error         { return nil }
+func (f *citadelFlags) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.citadel, citadelFlag, "", "`HOST:PORT` of a citadel that runs with --policy: ask it in place of the cluster")
+	flags.StringVar(&f.rootCert, "citadel-root-cert", "", "`file` of the roots to know the citadel by, PEM")
+	flags.StringVar(&f.token, "citadel-token", "", "`file` of the token to prove oneself by, of one that the citadel's --policy-readers names")
+	flags.StringVar(&f.cert, "citadel-cert", "", "`file` of a certificate chain to prove oneself by, PEM")
+	flags.StringVar(&f.key, "citadel-key", "", "`file` of its key, PEM")
+}
 
-func (f *meshFlags) fromCitadel(*cobra.Command, policy.Generation) (*meshWorld, error) {
-	return nil, errors.New("not here")
+// check reports all that is wrong at once.
+func (f *citadelFlags) check() error {
+	if f.citadel == "" {
+		if f.token+f.rootCert+f.cert+f.key != "" {
+			return errors.New("--citadel-token, --citadel-root-cert, --citadel-cert and --citadel-key go with --citadel: give it")
+		}
+		return nil
+	}
+	var problems []error
+	if _, port, err := net.SplitHostPort(f.citadel); err != nil || port == "" {
+		problems = append(problems, fmt.Errorf("--citadel %q: write HOST:PORT, of the port of the CSR API", f.citadel))
+	}
+	if f.rootCert == "" {
+		problems = append(problems, errors.New("--citadel needs --citadel-root-cert FILE: the roots to know it by"))
+	}
+	if (f.cert == "") != (f.key == "") {
+		problems = append(problems, errors.New("--citadel-cert and --citadel-key go together: give both"))
+	}
+	if (f.token == "") == (f.cert == "") {
+		problems = append(problems, errors.New("--citadel needs one proof of who asks: --citadel-token FILE, or --citadel-cert and --citadel-key"))
+	}
+	return errors.Join(problems...)
+}
+
+// config reads the files.
+func (f *citadelFlags) config() (caclient.Config, error) {
+	cfg := caclient.Config{Address: f.citadel}
+	roots, err := readFile(f.rootCert)
+	if err == nil {
+		cfg.Roots, err = trust.ParseCertificates(roots)
+	}
+	if err != nil {
+		return cfg, fmt.Errorf("read the roots of --citadel-root-cert: %w", err)
+	}
+	if f.token != "" {
+		token, err := readFile(f.token)
+		if err != nil {
+			return cfg, fmt.Errorf("read the token of --citadel-token: %w", err)
+		}
+		cfg.Token = strings.TrimSpace(string(token))
+		return cfg, nil
+	}
+	chain, err := readFile(f.cert)
+	if err != nil {
+		return cfg, fmt.Errorf("read the certificate of --citadel-cert: %w", err)
+	}
+	key, err := readFile(f.key)
+	if err != nil {
+		return cfg, fmt.Errorf("read the key of --citadel-key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(chain, key)
+	if err != nil {
+		return cfg, fmt.Errorf("use --citadel-cert %s with --citadel-key: %w", f.cert, err)
+	}
+	cfg.Certificate = &pair
+	return cfg, nil
+}
+
+// fromCitadel asks a citadel for all that it goes by. Its own generation holds
+// unless another one was asked for.
+func (f *meshFlags) fromCitadel(cmd *cobra.Command, g policy.Generation) (*meshWorld, error) {
+	cfg, err := f.citadelFlags.config()
+	if err != nil {
+		return nil, err
+	}
+	client, err := caclient.New(cfg)
+	if err != nil {
+		return nil, codedError{exitUsage, fmt.Errorf("reach citadel %s: %w", f.citadel, err)}
+	}
+	defer client.Close()
+	ctx := cmd.Context()
+	if f.timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, f.timeout)
+		defer stop()
+	}
+	all, err := client.ListPolicy(ctx)
+	if err != nil {
+		return nil, f.citadelError(err)
+	}
+	if !cmd.Flags().Changed("generation") {
+		g = all.Generation
+	}
+	world := &meshWorld{World: mesh.NewWorld(g, all.Objects), now: time.Now()}
+	world.unread = unseen(world.World, all.Problems)
+	return world, nil
+}
+
+// unseen are the problems of a citadel that are not of objects which it has
+// sent: those are not valid, and are told with each answer that they concern.
+func unseen(w *mesh.World, problems []string) (unread []unreadKind) {
+	told := w.Problems()
+	for _, text := range problems {
+		if !slices.ContainsFunc(told, func(p policy.Problem) bool { return p.Error() == text }) {
+			object, why, _ := strings.Cut(text, ": ")
+			unread = append(unread, unreadKind{Kind: object, Why: "citadel: " + why})
+		}
+	}
+	return unread
+}
+
+// citadelError says what to do, and sets the exit code.
+func (f *citadelFlags) citadelError(err error) error {
+	told, is := errors.AsType[*caclient.Error](err)
+	if !is || errors.Is(err, context.Canceled) {
+		return err
+	}
+	err = fmt.Errorf("ask citadel %s for what decides about mTLS: %w", f.citadel, err)
+	switch told.Kind {
+	case caclient.Unreachable:
+		return codedError{exitUnreachable, fmt.Errorf("%w: check the address, and that it runs with --policy", err)}
+	case caclient.NotTheCA:
+		return codedError{exitUsage, fmt.Errorf("%w: check --citadel and --citadel-root-cert", err)}
+	case caclient.NotProven, caclient.Refused:
+		return codedError{exitDenied, err}
+	}
+	return err
 }
