@@ -2,11 +2,15 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -26,6 +30,66 @@ const Links = 250
 func (l Link) Free() bool {
 	_, err := os.Stat("/sys/class/net/" + l.Name)
 	return errors.Is(err, os.ErrNotExist)
+}
+
+// widest is the length of the widest prefix that counts: routes of a whole private
+// range, as VPNs have, are meant to give way to narrower ones.
+const widest = 9
+
+// Clash is the first of the machine's prefixes that has addresses of the link; it
+// is false where there is none.
+func (l Link) Clash(machine []netip.Prefix) (netip.Prefix, bool) {
+	for _, taken := range machine {
+		if taken.Bits() >= widest && (taken.Overlaps(l.Host.Masked()) || taken.Overlaps(l.Pods)) {
+			return taken, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// MachinePrefixes are the IPv4 networks that this machine reaches, by its main
+// table of routes, and those of its own addresses.
+func MachinePrefixes() ([]netip.Prefix, error) {
+	text, err := os.ReadFile("/proc/self/net/route")
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's routes: %w", err)
+	}
+	prefixes, err := parseRoutes(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's routes: %w", err)
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's addresses: %w", err)
+	}
+	for _, address := range addresses {
+		if prefix, err := netip.ParsePrefix(address.String()); err == nil && prefix.Addr().Is4() {
+			prefixes = append(prefixes, prefix.Masked())
+		}
+	}
+	return prefixes, nil
+}
+
+// parseRoutes reads the kernel's table: destination and mask are its second and
+// eighth words, numbers in the machine's order of bytes.
+func parseRoutes(text string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for _, line := range lines[1:] {
+		words := strings.Fields(line)
+		if len(words) < 8 {
+			return nil, fmt.Errorf("line %q has %d words", line, len(words))
+		}
+		destination, err := strconv.ParseUint(words[1], 16, 32)
+		mask, err2 := strconv.ParseUint(words[7], 16, 32)
+		if err := errors.Join(err, err2); err != nil {
+			return nil, fmt.Errorf("line %q: %w", line, err)
+		}
+		var address [4]byte
+		binary.NativeEndian.PutUint32(address[:], uint32(destination))
+		prefixes = append(prefixes, netip.PrefixFrom(netip.AddrFrom4(address), bits.OnesCount32(uint32(mask))))
+	}
+	return prefixes, nil
 }
 
 // NumberedLink is one of the links that a machine can have.

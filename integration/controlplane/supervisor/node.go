@@ -56,7 +56,7 @@ func (s *supervisor) addNode() error {
 	if err != nil {
 		return errors.Join(err, held.Close())
 	}
-	s.node.sweeper, err = s.spawner.spawn(sweeper, []string{n.Cgroup()}, s.layout.log(sweeper))
+	s.node.sweeper, err = s.spawner.spawn(sweeper, []string{n.Cgroup(), n.Dir}, s.layout.log(sweeper))
 	if err != nil {
 		return errors.Join(err, held.Close())
 	}
@@ -85,17 +85,32 @@ func ParseFirst(args []string) (n node.Node, err error) {
 	return n, json.Unmarshal([]byte(args[0]), &n)
 }
 
-// reserveLink finds a network link, and holds it as long as this process lives.
+// reserveLink finds a network link whose addresses are nobody's on this machine,
+// and holds it as long as this process lives.
 func reserveLink() (node.Link, net.Listener, error) {
+	machine, err := node.MachinePrefixes()
+	if err != nil {
+		return node.Link{}, nil, err
+	}
+	var clash netip.Prefix
 	for i := range node.Links {
 		held, err := net.Listen("unix", fmt.Sprintf("@controlplane-link-%d", i))
 		if err != nil {
 			continue // another cluster's
 		}
-		if link := node.NumberedLink(i); link.Free() {
+		link := node.NumberedLink(i)
+		taken, clashes := link.Clash(machine)
+		if link.Free() && !clashes {
 			return link, held, nil
 		}
+		if clashes {
+			clash = taken
+		}
 		held.Close()
+	}
+	if clash.IsValid() {
+		return node.Link{}, nil, fmt.Errorf("a node needs two networks of 10.250.0.0/16 and 10.244.0.0/16, and this machine reaches others there, such as %s (see: ip route): "+
+			"take down what has them, a bridge of another cluster for one, while the node is up", clash)
 	}
 	return node.Link{}, nil, fmt.Errorf("all %d network links of nodes are taken", node.Links)
 }
@@ -277,13 +292,15 @@ func (p *probes) dnsReady(ctx context.Context) error {
 const sweepPeriod = time.Minute
 
 // RunSweeper waits until its up is gone, and removes what the kernel keeps of
-// the node whose control group is the argument.
+// the node with that control group, and what the node has said of itself in its
+// directory.
 func RunSweeper(lost <-chan struct{}, args []string) error {
-	if len(args) != 1 {
-		return errors.New("the sweeper takes the name of a control group")
+	if len(args) != 2 {
+		return errors.New("the sweeper takes the name of a control group and a directory")
 	}
 	<-lost
+	forgotten := node.Node{Dir: args[1]}.Forget()
 	ctx, cancel := context.WithTimeout(context.Background(), sweepPeriod)
 	defer cancel()
-	return node.Sweep(ctx, args[0])
+	return errors.Join(forgotten, node.Sweep(ctx, args[0]))
 }

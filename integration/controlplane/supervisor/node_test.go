@@ -151,6 +151,9 @@ func traces(t *testing.T, dir string) traceList {
 		all = append(all, trace{group, func() (bool, error) { return exists(group) }})
 	}
 	link := linkOf(t, n)
+	for _, file := range []string{n.PIDFile(), n.ReadyFile()} {
+		all = append(all, trace{file, func() (bool, error) { return exists(file) }})
+	}
 	return append(all, trace{"interface " + link, func() (bool, error) { return exists("/sys/class/net/" + link) }})
 }
 
