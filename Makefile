@@ -117,6 +117,7 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@$(GO) tool staticcheck ./...
 	@cd integration/controlplane && $(GO) mod tidy -diff && $(GO) vet ./supervisor ./node ./dns # the rest links all of Kubernetes
 	@cd integration/chart && $(GO) mod tidy -diff && $(GO) vet .
+	@cd integration/istioclients && $(GO) mod tidy -diff && $(GO) vet .
 	@cd systemd/packages && $(GO) mod tidy -diff
 
 .PHONY: fuzz
@@ -142,6 +143,7 @@ generate: ## bring go.mod and generated code up to date (needs Debian's protobuf
 	@$(GO) mod tidy
 	@cd integration/controlplane && $(GO) mod tidy
 	@cd integration/chart && $(GO) mod tidy
+	@cd integration/istioclients && $(GO) mod tidy
 	@cd systemd/packages && $(GO) mod tidy
 
 # What the tests need of a Debian machine beside Go, make and git: a C compiler
