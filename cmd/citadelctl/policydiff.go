@@ -151,12 +151,21 @@ var kindTexts = map[mesh.ChangeKind]struct{ title, counted string }{
 	mesh.New:             {"new", "new"},
 }
 
+// some are the first of many names.
+func some(names []string) string {
+	const few = 6
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+}
+
 func writeDiff(w io.Writer, d mesh.Diff) error {
 	if d.GenerationBefore != d.GenerationAfter {
 		fmt.Fprintf(w, "The rules of %s hold in place of those of %s: --generation %[2]s would keep them.\n\n", d.GenerationAfter, d.GenerationBefore)
 	}
 	for _, c := range d.Changes {
-		fmt.Fprintf(w, "%s: %s to %s\n", kindTexts[c.Kind].title, printable(strings.Join(c.Clients, ", ")), printable(c.Server))
+		fmt.Fprintf(w, "%s: %s to %s\n", kindTexts[c.Kind].title, printable(some(c.Clients)), printable(some(c.Servers)))
 		if c.Kind != mesh.New && c.Kind != mesh.NewConflict {
 			fmt.Fprintf(w, "    now:   %s\n", printable(c.Before.Reason()))
 		}

@@ -25,11 +25,11 @@ const (
 // ChangeKinds are all, the worst first.
 var ChangeKinds = []ChangeKind{Breaks, LosesEncryption, NewConflict, Mends, GainsEncryption, New}
 
-// PairChange is what happens to the connections of some clients to one server.
+// PairChange is what happens to the connections of some clients to some servers.
 type PairChange struct {
 	Kind    ChangeKind `json:"kind"`
 	Clients []string   `json:"clients"`
-	Server  string     `json:"server"`
+	Servers []string   `json:"servers"`
 	Before  Cell       `json:"before"`
 	After   Cell       `json:"after"`
 }
@@ -50,9 +50,16 @@ type Diff struct {
 func Compare(before, after *World) Diff {
 	d := Diff{GenerationBefore: before.Generation().String(), GenerationAfter: after.Generation().String(),
 		Changes: []PairChange{}, Counts: map[ChangeKind]int{}}
+	known := map[string]int{} // changes that are alike
 	for c := range changes(before, after, "") {
-		d.Changes = append(d.Changes, c)
 		d.Counts[c.Kind] += len(c.Clients)
+		key := fmt.Sprintf("%q %q %+q %+q", c.Kind, c.Clients, c.Before, c.After)
+		if i, is := known[key]; is {
+			d.Changes[i].Servers = append(d.Changes[i].Servers, c.Servers...)
+			continue
+		}
+		known[key] = len(d.Changes)
+		d.Changes = append(d.Changes, c)
 	}
 	slices.SortStableFunc(d.Changes, func(a, b PairChange) int {
 		return cmp.Compare(slices.Index(ChangeKinds, a.Kind), slices.Index(ChangeKinds, b.Kind))
@@ -90,7 +97,7 @@ func serverChanges(before, after *World, callers []pairedCaller, server policy.S
 		if kind == "" {
 			continue
 		}
-		change := PairChange{kind, []string{c.after.Name()}, text, newCell(was), newCell(is)}
+		change := PairChange{kind, []string{c.after.Name()}, []string{text}, newCell(was), newCell(is)}
 		same := func(other PairChange) bool {
 			return other.Kind == kind && other.Before == change.Before && other.After == change.After
 		}

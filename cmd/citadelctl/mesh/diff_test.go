@@ -31,14 +31,19 @@ func TestCompare(t *testing.T) {
 				}
 			}
 		}
-		got := map[string]ChangeKind{}
+		got, counted := map[string]ChangeKind{}, 0
+		for _, n := range d.Counts {
+			counted += n
+		}
 		for _, c := range d.Changes {
-			told[c.Kind] += len(c.Clients)
-			for _, client := range c.Clients {
-				got[fmt.Sprintf("%s to %s %+v %+v", client, c.Server, c.Before, c.After)] = c.Kind
+			told[c.Kind] += len(c.Clients) * len(c.Servers)
+			for _, server := range c.Servers {
+				for _, client := range c.Clients {
+					got[fmt.Sprintf("%s to %s %+v %+v", client, server, c.Before, c.After)] = c.Kind
+				}
 			}
 		}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
+		if fmt.Sprint(got) != fmt.Sprint(want) || counted < len(want) {
 			t.Fatalf("seed %d:\ngot  %v\nwant %v", seed, got, want)
 		}
 		if !slices.IsSortedFunc(d.Changes, func(a, b PairChange) int {

@@ -127,7 +127,7 @@ func (f *finder) breaks(w *World, c candidate) (names []string) {
 	}
 	for change := range changes(f.base, w, in) {
 		if change.Kind == Breaks {
-			names = append(names, fmt.Sprintf("%s to %s", strings.Join(change.Clients, ", "), change.Server))
+			names = append(names, fmt.Sprintf("%s to %s", strings.Join(change.Clients, ", "), strings.Join(change.Servers, ", ")))
 		}
 		if len(names) == most {
 			break
