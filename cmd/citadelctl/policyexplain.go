@@ -180,5 +180,8 @@ func writeFix(w io.Writer, fix *mesh.Fix) (err error) {
 	for _, pair := range fix.Breaks {
 		_, err = fmt.Fprintf(w, "  It breaks %s.\n", printable(pair))
 	}
+	if len(fix.Also) > 0 {
+		_, err = fmt.Fprintf(w, "  It changes others too: %s.\n", printable(strings.Join(fix.Also, ", ")))
+	}
 	return err
 }

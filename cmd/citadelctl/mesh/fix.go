@@ -19,6 +19,9 @@ type Fix struct {
 	// Breaks names pairs that can talk now, and could not with the fix. There are
 	// some only where no better fix was found.
 	Breaks []string `json:"breaks,omitempty"`
+	// Also names other servers that take, or get from this client, something else
+	// than before: the first few.
+	Also []string `json:"also,omitempty"`
 }
 
 // candidate is a fix that may or may not do.
@@ -104,7 +107,7 @@ func (f *finder) applied(w *World, c candidate) (*World, error) {
 
 // consider keeps a candidate that mends, if it is better than the best so far.
 func (f *finder) consider(w *World, c candidate) {
-	fix := &Fix{Text: c.text, Weakens: c.weakens, Breaks: f.breaks(w, c)}
+	fix := &Fix{Text: c.text, Weakens: c.weakens, Breaks: f.breaks(w, c), Also: f.also(w, c)}
 	for _, e := range c.edits {
 		change, err := e.change()
 		if err != nil {
@@ -117,19 +120,38 @@ func (f *finder) consider(w *World, c candidate) {
 	}
 }
 
-// most is how many broken pairs are named.
+// most is how many broken pairs, or other servers, are named.
 const most = 5
 
 func (f *finder) breaks(w *World, c candidate) (names []string) {
-	in := ""
-	if c.narrow {
-		in = namespaceOf(f.base, f.query)
-	}
-	for change := range changes(f.base, w, in) {
+	for change := range changes(f.base, w, f.scope(c)) {
 		if change.Kind == Breaks {
 			names = append(names, fmt.Sprintf("%s to %s", strings.Join(change.Clients, ", "), strings.Join(change.Servers, ", ")))
 		}
 		if len(names) == most {
+			break
+		}
+	}
+	return names
+}
+
+// scope is the namespace whose servers a candidate concerns; empty for all.
+func (f *finder) scope(c candidate) string {
+	if c.narrow {
+		return namespaceOf(f.base, f.query)
+	}
+	return ""
+}
+
+func (f *finder) also(w *World, c candidate) (names []string) {
+	for _, server := range servers(f.base, w, f.scope(c)) {
+		q := policy.Query{Client: f.query.Client, Server: server}
+		before, after := f.base.Resolve(q), w.Resolve(q)
+		same := before.Server == after.Server && before.Client == after.Client
+		if target := f.query.Server; same || server.Host == target.Host && server.Port == target.Port {
+			continue
+		}
+		if names = append(names, fmt.Sprintf("%s:%d", server.Host, server.Port)); len(names) == most {
 			break
 		}
 	}

@@ -93,3 +93,62 @@ func applied(t *testing.T, w *World, fix *Fix) *World {
 	}
 	return w
 }
+
+// fixed explains a conflict of n/c with s.n:80, and returns its fix.
+func fixed(t *testing.T, g policy.Generation, text string, sidecar bool) (*World, *Fix) {
+	t.Helper()
+	w := world(t, g, `
+{apiVersion: v1, kind: Service, metadata: {name: s, namespace: n}, spec: {selector: {app: s}, ports: [{name: http, port: 80}, {name: tcp, port: 81}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: other, namespace: n}, spec: {selector: {app: other}, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: s-0, namespace: n, labels: {app: s, tier: back, security.istio.io/tlsMode: istio}}, spec: {containers: [{name: istio-proxy}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: other-0, namespace: n, labels: {app: other, tier: back, security.istio.io/tlsMode: istio}}, spec: {containers: [{name: istio-proxy}]}}
+---
+`+text)
+	return w, w.Fix(now, w.Resolve(policy.Query{Client: policy.Client{Namespace: "n", Sidecar: sidecar}, Server: policy.Server{Host: "s.n.svc.cluster.local", Port: 80}}))
+}
+
+// TestFixSaysWhatElse: one that touches other servers names them, and one that
+// need not does not.
+func TestFixSaysWhatElse(t *testing.T) {
+	_, fix := fixed(t, policy.V1, `{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p, namespace: n}, spec: {selector: {matchLabels: {tier: back}}, mtls: {mode: STRICT}}}`, false)
+	if fix == nil || len(fix.Also) != 1 || fix.Also[0] != "other.n.svc.cluster.local:80" || !fix.Weakens {
+		t.Errorf("a policy of two services: %+v", fix)
+	}
+	_, fix = fixed(t, policy.V1, `{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p, namespace: n}, spec: {mtls: {mode: STRICT}}}`, false)
+	if fix == nil || len(fix.Also) != 0 || fix.Changes[0].Action != "create" {
+		t.Errorf("a policy of the namespace: %+v", fix)
+	}
+}
+
+// TestFixKeepsEncryption: a client with a sidecar is made to encrypt before a
+// server is made to take plain text.
+func TestFixKeepsEncryption(t *testing.T) {
+	for name, text := range map[string]string{
+		"a rule that disables": `{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: n}, spec: {host: s, trafficPolicy: {tls: {mode: DISABLE}}}}`,
+		"a rule for all":       `{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: n}, spec: {host: '*.local', trafficPolicy: {tls: {mode: SIMPLE}}}}`,
+	} {
+		w, fix := fixed(t, policy.V1, text+"\n---\n"+`{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p, namespace: n}, spec: {mtls: {mode: STRICT}}}`, true)
+		if fix == nil || fix.Weakens || len(fix.Breaks) > 0 || strings.Join(fix.Also, " ") != "s.n.svc.cluster.local:81" {
+			t.Errorf("%s: %+v", name, fix)
+			continue
+		}
+		q := policy.Query{Client: policy.Client{Namespace: "n", Sidecar: true}, Server: policy.Server{Host: "s.n.svc.cluster.local", Port: 80}}
+		if d := applied(t, w, fix).Resolve(q); d.Client != policy.TLSIstioMutual || d.Server != policy.Strict {
+			t.Errorf("%s: %s by %s, %s by %s", name, d.Server, d.ServerBy, d.Client, d.ClientBy)
+		}
+	}
+}
+
+// TestFixNothing: what works needs none, and what nobody declares has none.
+func TestFixNothing(t *testing.T) {
+	w, fix := fixed(t, policy.V1, "", true)
+	if fix != nil {
+		t.Errorf("%+v", fix)
+	}
+	if fix := w.Fix(now, policy.Decision{Symptom: policy.UnknownServer}); fix != nil {
+		t.Errorf("%+v", fix)
+	}
+}
