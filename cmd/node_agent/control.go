@@ -134,7 +134,7 @@ func show(w io.Writer, s status, now time.Time) error {
 			return "-"
 		}
 		d := when.Sub(now).Round(time.Second)
-		if d < 0 {
+		if d <= 0 {
 			return fmt.Sprintf("%s (%s ago)", when.UTC().Format(time.RFC3339), -d)
 		}
 		return fmt.Sprintf("%s (in %s)", when.UTC().Format(time.RFC3339), d)
