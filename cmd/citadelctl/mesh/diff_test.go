@@ -109,6 +109,11 @@ func TestAge(t *testing.T) {
 	if d := w.With(now, peer("m", "STRICT"), peer("a", "DISABLE")).Resolve(q); d.Server != policy.Strict {
 		t.Errorf("a policy that replaces the oldest is not the oldest: %s by %s", d.Server, d.ServerBy)
 	}
+	late := peer("m", "STRICT").(*policy.PeerAuthentication) // as another cluster shows it
+	late.Created = now
+	if d := w.With(now, late, peer("a", "DISABLE")).Resolve(q); d.Server != policy.Strict {
+		t.Errorf("a policy that replaces the oldest has an age of its own: %s by %s", d.Server, d.ServerBy)
+	}
 	if d := w.Without(policy.Ref{Kind: policy.KindPeerAuthentication, Namespace: "n", Name: "m"}).With(now.Add(time.Hour), peer("a", "DISABLE")).Resolve(q); d.Server != policy.Disable {
 		t.Errorf("%s by %s", d.Server, d.ServerBy)
 	}

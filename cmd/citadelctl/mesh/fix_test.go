@@ -142,6 +142,34 @@ func TestFixKeepsEncryption(t *testing.T) {
 	}
 }
 
+// TestFixOfTwoChanges: where one does not do without giving up encryption, two
+// do.
+func TestFixOfTwoChanges(t *testing.T) {
+	_, fix := fixed(t, policy.V1, `{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: n}, spec: {host: s, trafficPolicy: {tls: {mode: SIMPLE}}}}
+---
+{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: p, namespace: n}, spec: {mtls: {mode: DISABLE}}}`, true)
+	if fix == nil || len(fix.Changes) != 2 || fix.Weakens {
+		t.Errorf("%+v", fix)
+	}
+}
+
+// TestFixIsValid: an object that admission would refuse is no fix.
+func TestFixIsValid(t *testing.T) {
+	w := world(t, policy.V1, `{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: n}, spec: {host: s, trafficPolicy: {tls: {mode: SIMPLE}}}}`)
+	f := finder{base: w, now: now}
+	ref := policy.Ref{Kind: policy.KindDestinationRule, Namespace: "n", Name: "r"}
+	try := func(mode string) error {
+		_, err := f.applied(w, candidate{edits: []edit{{ref: ref, ops: []op{{[]string{"spec", "trafficPolicy", "tls"}, map[string]any{"mode": mode}}}}}})
+		return err
+	}
+	if err := try("MUTUAL"); err == nil || !strings.Contains(err.Error(), "client certificate required") {
+		t.Errorf("MUTUAL without a certificate: %v", err)
+	}
+	if err := try("DISABLE"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFixNothing: what works needs none, and what nobody declares has none.
 func TestFixNothing(t *testing.T) {
 	w, fix := fixed(t, policy.V1, "", true)

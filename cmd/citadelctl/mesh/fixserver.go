@@ -41,7 +41,7 @@ type option struct {
 func (t *target) permissivePeers() (all []option) {
 	mode := map[string]any{"mode": policy.Permissive.String()}
 	ports := t.workloadPorts()
-	if t.ref.Namespace != t.w.RootNamespace() && len(ports) > 0 {
+	if len(ports) > 0 {
 		var together []edit
 		for _, p := range t.choosingPeers() {
 			e := edit{ref: p.Ref()}

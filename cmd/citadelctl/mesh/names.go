@@ -124,7 +124,7 @@ func (w *World) Server(name ServerName, namespace string) (policy.Server, error)
 		ref, _ := d.Declares()
 		return w.objects[ref]
 	}
-	hosts := []string{name.Host}
+	var hosts []string
 	if !name.Absolute {
 		const domain = ".svc." + policy.ClusterDomain
 		hosts = []string{name.Host + "." + namespace + domain, name.Host + domain, name.Host + "." + policy.ClusterDomain, name.Host}

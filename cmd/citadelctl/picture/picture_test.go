@@ -192,6 +192,14 @@ func TestSVGIsHarmless(t *testing.T) {
 	}
 }
 
+func TestDOTText(t *testing.T) {
+	for text, want := range map[string]string{`a`: `"a"`, `a"b`: `"a\"b"`, `a\`: `"a\\"`, `\"`: `"\\\""`, "a\nb": `"a b"`} {
+		if got := dotText(text); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
 // TestDOTIsHarmless: quotes and backslashes stay within their strings, one
 // statement a line.
 func TestDOTIsHarmless(t *testing.T) {
