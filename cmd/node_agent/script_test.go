@@ -56,7 +56,9 @@ func standIn(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		ts.Check(err)
 		ctx, cancel := context.WithCancel(context.Background())
 		agent, ended := nodeagent.New(set), make(chan error, 1)
-		go func() { ended <- serveControl(ctx, listener, agent, func() status { return status{Status: agent.Status()} }) }()
+		go func() {
+			ended <- serveControl(ctx, listener, agent, func() status { return status{Status: agent.Status()} })
+		}()
 		ts.Defer(func() {
 			cancel()
 			if err := <-ended; err != nil {
