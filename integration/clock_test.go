@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -102,5 +103,47 @@ func TestWrongClock(t *testing.T) {
 				t.Errorf("the metric says %s ahead, and it is %s", ahead, c.by)
 			}
 		})
+	}
+}
+
+// TestFailOverBetweenTwoClocks: the one replica is ahead by almost what
+// --max-clock-skew lets it, its successor behind by as much: what the first has
+// written a moment ago is valid for the second, who rewrites none of it.
+func TestFailOverBetweenTwoClocks(t *testing.T) {
+	t.Parallel()
+	const off = 55 * time.Second // 5s less than the limit: it is measured to a second
+	s := newSite(t)
+	ns := s.namespace(t)
+	accounts := makeAccounts(t, ns, "sa", 30)
+	leads := func(p *process) {
+		t.Helper()
+		within(t, patience, func() error {
+			if p.metric(t, "citadel_leader") != 1 {
+				return errors.New("it does not lead")
+			}
+			return nil
+		})
+	}
+	written := now(t)
+	ahead := s.launch(t, launch{binary: skewed(t, off)})
+	ahead.ready(t)
+	leads(ahead)
+	behind := s.launch(t, launch{binary: skewed(t, -off)})
+	behind.ready(t)
+	roots := s.roots(t)
+	allRight(t, accounts, roots)
+	late := makeAccounts(t, ns, "late", 10)
+	allRight(t, late, roots)
+	done := len(writes(t, written, s.user, "secrets", ns, ""))
+	ahead.stop(t)
+	leads(behind)
+	stays(t, 5*time.Second, func() error {
+		if all := writes(t, written, s.user, "secrets", ns, ""); len(all) != done {
+			return fmt.Errorf("%d Secrets were written again: %v", len(all)-done, all[done:])
+		}
+		return nil
+	})
+	if n := behind.metric(t, "citadel_secret_controller_secrets"); n < 40 {
+		t.Errorf("it keeps %.0f Secrets", n)
 	}
 }

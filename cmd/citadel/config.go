@@ -278,8 +278,8 @@ func (c *config) advice() []string {
 	if c.graceRatio < 0.2 || c.graceRatio > 0.8 {
 		say("workload-cert-grace-period-ratio", " %v is outside [0.2, 0.8]: certificates are renewed very late or very often", c.graceRatio)
 	}
-	if c.maxSkew == 0 || c.maxSkew > trust.Backdate {
-		say("max-clock-skew", " %s: certificates are backdated by %s, and those of a clock that is further ahead are not valid yet", c.maxSkew, trust.Backdate)
+	if c.maxSkew == 0 || c.maxSkew > trust.Backdate/2 {
+		say("max-clock-skew", " %s: certificates are backdated by %s, and of two replicas, one so far ahead and one so far behind, the one would take those of the other for not valid yet", c.maxSkew, trust.Backdate)
 	}
 	if c.livenessInterval != 0 && c.livenessPath == "" {
 		say("liveness-probe-interval", " does nothing without --liveness-probe-path")

@@ -194,6 +194,7 @@ func TestConfig(t *testing.T) {
 		"no election: times are free": {nil, []string{"--leader-elect=false", "--lease-duration=0s", "--lease-retry-period=1h"}, func(c *config) bool { return !c.leaderElect }},
 		"clocks are never judged":     {nil, []string{"--max-clock-skew=0"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--max-clock-skew 0s: ") }},
 		"clocks are hardly judged":    {nil, []string{"--max-clock-skew=3m"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--max-clock-skew 3m0s: ") }},
+		"one is ahead, one behind":    {nil, []string{"--max-clock-skew=61s"}, func(c *config) bool { return strings.Contains(c.advice()[0], "--max-clock-skew 1m1s: ") }},
 		"clocks are judged well":      {nil, []string{"--max-clock-skew=30s"}, func(c *config) bool { return len(c.advice()) == 0 }},
 		"JSON by the ancestor's flag": {nil, []string{"--log_as_json"}, func(c *config) bool { return c.logFormat == "json" }},
 		"server only":                 {nil, []string{"--server-only"}, func(c *config) bool { return c.serverOnly && len(c.advice()) == 0 }},

@@ -122,7 +122,7 @@ func (o *options) replicaFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.leaseDuration, "lease-duration", 15*time.Second, "how long others wait for a silent holder of the lease")
 	f.DurationVar(&o.renewDeadline, "lease-renew-deadline", 10*time.Second, "how long the holder trusts a renewal; less than --lease-duration")
 	f.DurationVar(&o.retryPeriod, "lease-retry-period", 2*time.Second, "wait between attempts at the lease")
-	f.DurationVar(&o.maxSkew, "max-clock-skew", trust.Backdate, "how far this machine's clock may be off the API server's before nothing is made; 0: however far")
+	f.DurationVar(&o.maxSkew, "max-clock-skew", trust.Backdate/2, "how far this machine's clock may be off the API server's before nothing is made; 0: however far")
 	f.IntVar(&o.workers, "max-concurrent-writes", 32, "objects worked on at once")
 	f.BoolVar(&o.serverOnly, "server-only", false, "do not run the secret controller")
 }

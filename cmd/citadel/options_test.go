@@ -64,7 +64,7 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"lease-duration":                "15s",
 		"lease-renew-deadline":          "10s",
 		"lease-retry-period":            "2s",
-		"max-clock-skew":                "2m0s",
+		"max-clock-skew":                "1m0s",
 		"max-concurrent-writes":         "32",
 		"grpc-cert-file":                "",
 		"grpc-key-file":                 "",
