@@ -213,3 +213,13 @@ func TestHostOfTheAncestors(t *testing.T) {
 	}
 	a.supplied(t, got.Serial)
 }
+
+// text is the status as a person reads it.
+func (a *agent) text(t *testing.T) (string, error) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), nodeAgent, "status", "--control-socket", a.host.path("run", "control.sock")).Output()
+	if len(out) > 0 {
+		err = nil // 1 says that there is no certificate
+	}
+	return string(out), err
+}
