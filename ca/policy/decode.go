@@ -65,22 +65,27 @@ func Decode(file string, text []byte) ([]Object, error) {
 // DecodeMeshConfig reads what stands under the key mesh of the ConfigMap istio.
 // Its errors are those of Decode. An empty text is an empty configuration.
 func DecodeMeshConfig(file string, text []byte) (*MeshConfig, error) {
+	mesh, problems := decodeMesh(file, text)
+	if err := join(problems); err != nil {
+		return nil, err
+	}
+	return mesh.Object.(*MeshConfig), nil
+}
+
+func decodeMesh(file string, text []byte) (parsed, []Problem) {
 	s := newStrict(file)
 	mesh := new(MeshConfig)
-	documents, err := documents(file, text)
+	all, err := documents(file, text)
 	if err != nil {
-		return nil, err
+		return parsed{mesh, s.lines}, problemsOf(file, err)
 	}
-	if len(documents) > 1 {
-		s.fail(documents[1], "", "a second document")
+	if len(all) > 1 {
+		s.fail(all[1], "", "a second document")
 	}
-	if len(documents) > 0 {
-		mesh = s.meshConfig(documents[0])
+	if len(all) > 0 {
+		mesh = s.meshConfig(all[0])
 	}
-	if err := join(s.problems); err != nil {
-		return nil, err
-	}
-	return mesh, nil
+	return parsed{mesh, s.lines}, s.problems
 }
 
 func (s *strict) meshConfig(n *yaml.Node) *MeshConfig {
@@ -113,12 +118,17 @@ func documents(file string, text []byte) ([]*yaml.Node, error) {
 	}
 }
 
+// problemsOf is an error of documents as a Problem.
+func problemsOf(file string, err error) []Problem {
+	problem := Problem{File: file, Message: err.Error()}
+	errors.As(err, &problem)
+	return []Problem{problem}
+}
+
 func decode(file string, text []byte) ([]parsed, []Problem) {
 	all, err := documents(file, text)
 	if err != nil {
-		problem := Problem{File: file, Message: err.Error()}
-		errors.As(err, &problem)
-		return nil, []Problem{problem}
+		return nil, problemsOf(file, err)
 	}
 	s := newStrict(file)
 	var objects []parsed

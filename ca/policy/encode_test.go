@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -91,6 +92,22 @@ func TestDecodeConfigMap(t *testing.T) {
 	} {
 		if mesh, err := read(text); mesh != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s:\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// TestValidateMeshConfig: what is wrong has its line, errors of reading too.
+func TestValidateMeshConfig(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                            "[]",
+		"rootNamespace: r\n":          "[]",
+		"a: [\n":                      "[f: yaml: line 1: did not find expected node content]",
+		"a: 1\n---\nb: 1\n":           `[f:3: a second document f:1: MeshConfig: a: unknown field "a"]`,
+		"x: 1\nrootNamespace: R_\n":   `[f:1: MeshConfig: x: unknown field "x" f:2: MeshConfig: rootNamespace: "R_" is no DNS label]`,
+		"\nmtlsExcludedServices: [a]": `[f:2: MeshConfig: mtlsExcludedServices[0]: "a" matches nothing: entries are compared with whole names like kubernetes.default.svc.cluster.local]`,
+	} {
+		if got := fmt.Sprint(ValidateMeshConfig(V1, "f", []byte(text))); got != want {
+			t.Errorf("%q:\ngot  %s\nwant %s", text, got, want)
 		}
 	}
 }

@@ -44,6 +44,17 @@ func ValidateFile(g Generation, file string, text []byte) []Problem {
 	return problems
 }
 
+// ValidateMeshConfig judges a mesh config, as DecodeMeshConfig reads it, like
+// ValidateFile.
+func ValidateMeshConfig(g Generation, file string, text []byte) []Problem {
+	mesh, problems := decodeMesh(file, text)
+	for _, p := range Validate(g, mesh.Object) {
+		p.File, p.Line = file, lineOf(mesh.lines, p.Field)
+		problems = append(problems, p)
+	}
+	return problems
+}
+
 // sound tells whether none of the problems is an error.
 func sound(problems []Problem) bool {
 	return !slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
