@@ -131,11 +131,16 @@ func writeAnswer(w io.Writer, a mesh.Answer) error {
 			fmt.Fprintf(w, "  - %s\n", printable(text))
 		}
 	}
+	const enough = 10 // of endpoints that are alike, mostly
 	var warnings, failing []string
 	for _, one := range a.Warnings {
 		warnings = append(warnings, one.Code+": "+one.Message)
 	}
-	for _, one := range a.Failing {
+	for i, one := range a.Failing {
+		if i == enough {
+			failing = append(failing, fmt.Sprintf("and %d more", len(a.Failing)-enough))
+			break
+		}
 		failing = append(failing, fmt.Sprintf("%s: server %s by %s, client %s", one.Endpoint, one.Server, one.ServerBy, one.Client))
 	}
 	items("Endpoints that fail", failing)

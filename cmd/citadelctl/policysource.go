@@ -80,15 +80,25 @@ func readMesh(cmd *cobra.Command, paths []string, meshConfig string) ([]policy.O
 	if slices.ContainsFunc(objects, func(o policy.Object) bool { return o.Ref().Kind == policy.KindMeshConfig }) {
 		return nil, usageError(cmd, errors.New("--mesh-config contradicts ConfigMap istio of the objects: give one of them"))
 	}
-	file, err := readPath(cmd, meshConfig)
-	if err != nil {
-		return nil, fmt.Errorf("read the mesh config: %w", err)
-	}
-	config, err := policy.DecodeMeshConfig(file.name, file.text)
+	config, err := readMeshConfig(cmd, meshConfig)
 	if err != nil {
 		return nil, err
 	}
 	return append(objects, config), nil
+}
+
+// readMeshConfig reads a mesh config, or the ConfigMap that holds one.
+func readMeshConfig(cmd *cobra.Command, path string) (*policy.MeshConfig, error) {
+	file, err := readPath(cmd, path)
+	if err != nil {
+		return nil, fmt.Errorf("read the mesh config: %w", err)
+	}
+	if objects, err := policy.Decode(file.name, file.text); err == nil && len(objects) == 1 {
+		if config, is := objects[0].(*policy.MeshConfig); is {
+			return config, nil
+		}
+	}
+	return policy.DecodeMeshConfig(file.name, file.text)
 }
 
 // decodeFiles reads the objects of files; all that is wrong is told at once.

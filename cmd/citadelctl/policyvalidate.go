@@ -35,13 +35,14 @@ type validationDocument struct {
 type validateFlags struct {
 	output
 	files      []string
+	meshConfig string
 	generation string
 }
 
 func newValidateCommand() *cobra.Command {
 	f := &validateFlags{}
 	cmd := &cobra.Command{
-		Use:   "validate -f FILE",
+		Use:   "validate -f FILE | --mesh-config FILE",
 		Short: "Say what is wrong with policy objects, before they are applied",
 		Long: `validate judges objects in files as the admission of their Istio release would, in its words:
 unknown fields and values, names that are no DNS names, hosts with an asterisk in the wrong
@@ -56,6 +57,7 @@ It exits with 1 when an object cannot be used. Warnings alone exit with 0.`,
 	}
 	flags := plainFlags(cmd)
 	flags.StringArrayVarP(&f.files, "filename", "f", nil, "YAML or JSON `file` of objects; a folder is all such files in it, - standard input; may be given again")
+	flags.StringVar(&f.meshConfig, "mesh-config", "", "`file` of a mesh config")
 	addGeneration(flags, &f.generation)
 	f.output.addTo(flags)
 	f.output.complete(cmd)
@@ -64,8 +66,8 @@ It exits with 1 when an object cannot be used. Warnings alone exit with 0.`,
 
 func (f *validateFlags) run(cmd *cobra.Command) error {
 	g, err := parseGeneration(f.generation)
-	if len(f.files) == 0 {
-		err = errors.Join(err, errors.New("give -f FILE"))
+	if len(f.files) == 0 && f.meshConfig == "" {
+		err = errors.Join(err, errors.New("give -f FILE or --mesh-config FILE"))
 	}
 	if err := errors.Join(err, f.output.validate()); err != nil {
 		return usageError(cmd, err)
@@ -75,6 +77,14 @@ func (f *validateFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	document := validate(g, files)
+	if f.meshConfig != "" {
+		file, err := readPath(cmd, f.meshConfig)
+		if err != nil {
+			return err
+		}
+		document.Objects++
+		document.add(policy.ValidateMeshConfig(g, file.name, file.text)...)
+	}
 	document.meta = newMeta("PolicyValidation", time.Now())
 	err = f.output.write(cmd.OutOrStdout(), document, func(w io.Writer) error { return writeProblems(w, document) })
 	if err == nil && !document.Valid {
@@ -93,12 +103,16 @@ func validate(g policy.Generation, files []meshFile) validationDocument {
 	g = policy.New(g, objects...).Generation()
 	d := validationDocument{Generation: g.String(), Valid: true, Objects: len(objects), Problems: []problemItem{}}
 	for _, file := range files {
-		for _, p := range policy.ValidateFile(g, file.name, file.text) {
-			d.Problems = append(d.Problems, problemItem(p))
-			d.Valid = d.Valid && p.Warning
-		}
+		d.add(policy.ValidateFile(g, file.name, file.text)...)
 	}
 	return d
+}
+
+func (d *validationDocument) add(problems ...policy.Problem) {
+	for _, p := range problems {
+		d.Problems = append(d.Problems, problemItem(p))
+		d.Valid = d.Valid && p.Warning
+	}
 }
 
 func writeProblems(w io.Writer, d validationDocument) error {
