@@ -122,16 +122,8 @@ func policyItems(texts [][]byte, size *int) (items []*policyfeed.Item, err error
 		if *size += len(text); *size > maxPolicy {
 			return nil, fmt.Errorf("it takes more than %d bytes", maxPolicy)
 		}
-		objects, err := policy.Decode("", text)
-		if err == nil && len(objects) != 1 {
-			err = errors.New("a text is not one object")
-		}
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, policyfeed.NewItem(objects[0], text))
 	}
-	return items, nil
+	return policyfeed.ParseItems(texts)
 }
 
 // PolicyObjects are all that a Citadel goes by.

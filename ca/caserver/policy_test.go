@@ -97,12 +97,12 @@ func (w *watcher) update() (objects int) {
 			w.t.Fatal(err)
 		}
 		objects += len(part.Objects)
-		for _, text := range part.Objects {
-			all, err := policy.Decode("", text)
-			if err != nil || len(all) != 1 {
-				w.t.Fatalf("%s: %v", text, err)
-			}
-			fresh[all[0].Ref()] = policyfeed.NewItem(all[0], text)
+		items, err := policyfeed.ParseItems(part.Objects)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, item := range items {
+			fresh[item.Object.Ref()] = item
 		}
 		for _, name := range part.Removed {
 			kind, err := policy.ParseKind(name.Kind)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,8 +21,40 @@ type Item struct {
 	sum  [sha256.Size]byte
 }
 
-// NewItem is an object with the text that it was read from.
-func NewItem(o policy.Object, text []byte) *Item {
+// listSize is how much text ParseItems reads at a time: reading begins with work
+// that does not depend on how much there is.
+const listSize = 1 << 20
+
+// ParseItems reads objects, one of each text, which must be JSON. One that cannot
+// be read makes all of them an error.
+func ParseItems(texts [][]byte) (items []*Item, err error) {
+	for len(texts) > 0 {
+		list, n := []byte(`{"apiVersion":"v1","kind":"List","items":[`), 0
+		for n < len(texts) && (n == 0 || len(list) < listSize) {
+			if !json.Valid(texts[n]) { // a text must not reach into the next
+				return nil, fmt.Errorf("object %d is no JSON", len(items)+n+1)
+			}
+			if n > 0 {
+				list = append(list, ',')
+			}
+			list, n = append(list, texts[n]...), n+1
+		}
+		objects, err := policy.Decode("", append(list, "]}"...))
+		if err == nil && len(objects) != n {
+			err = fmt.Errorf("%d texts are %d objects", n, len(objects))
+		}
+		if err != nil {
+			return nil, err
+		}
+		for i, o := range objects {
+			items = append(items, newItem(o, texts[i]))
+		}
+		texts = texts[n:]
+	}
+	return items, nil
+}
+
+func newItem(o policy.Object, text []byte) *Item {
 	i := &Item{Object: o}
 	i.once.Do(func() { i.text, i.sum = text, sha256.Sum256(text) })
 	return i

@@ -163,6 +163,40 @@ func TestSince(t *testing.T) {
 	}
 }
 
+// TestParseItems: one object of each text, and no text reaches into the next.
+func TestParseItems(t *testing.T) {
+	var texts [][]byte
+	for i := range 5000 {
+		texts = append(texts, (&Item{Object: &policy.Pod{Meta: policy.Meta{Name: fmt.Sprint("p", i), Namespace: "n"}}}).Text())
+	}
+	items, err := ParseItems(texts)
+	if err != nil || len(items) != len(texts) {
+		t.Fatalf("%d items: %v", len(items), err)
+	}
+	for i, item := range items {
+		if item.Object.Ref().Name != fmt.Sprint("p", i) || !bytes.Equal(item.Text(), texts[i]) {
+			t.Fatalf("item %d is %s: %s", i, item.Object.Ref(), item.Text())
+		}
+	}
+	for name, bad := range map[string][]string{
+		"two for one":    {string(texts[0]) + "," + string(texts[1]), ""},
+		"out of the way": {"]", string(texts[0])},
+		"nothing":        {"null"},
+		"a list":         {`{"apiVersion":"v1","kind":"List","items":[]}`},
+		"a word":         {`"x"`},
+		"not known":      {`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x","namespace":"y"}}`},
+		"YAML":           {"{apiVersion: v1}"},
+	} {
+		var texts [][]byte
+		for _, text := range bad {
+			texts = append(texts, []byte(text))
+		}
+		if items, err := ParseItems(texts); err == nil {
+			t.Errorf("%s: %d items", name, len(items))
+		}
+	}
+}
+
 // TestDigests: two sets differ in the buckets of what differs, and in no others.
 func TestDigests(t *testing.T) {
 	var items []*Item

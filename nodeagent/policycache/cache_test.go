@@ -45,10 +45,7 @@ func (d *disk) save(text []byte) error {
 	return d.err
 }
 
-func item(o policy.Object) *policyfeed.Item {
-	i := &policyfeed.Item{Object: o}
-	return policyfeed.NewItem(o, i.Text())
-}
+func item(o policy.Object) *policyfeed.Item { return &policyfeed.Item{Object: o} }
 
 func service(name string) *policy.Service {
 	return &policy.Service{Meta: policy.Meta{Name: name, Namespace: "a"}, Spec: policy.ServiceSpec{Selector: map[string]string{"app": "x"}, Ports: []policy.ServicePort{{Name: "http", Port: 80}}}}

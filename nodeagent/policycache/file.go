@@ -80,11 +80,19 @@ func parse(text []byte) (kept, error) {
 		return kept{}, errDamaged
 	}
 	k := kept{g, h.Version, h.Updated, map[policy.Ref]*policyfeed.Item{}}
+	var texts [][]byte
 	for len(rest) > 0 {
-		var item *policyfeed.Item
-		if item, rest, err = next(rest); err != nil {
+		var text []byte
+		if text, rest, err = next(rest); err != nil {
 			return kept{}, err
 		}
+		texts = append(texts, text)
+	}
+	items, err := policyfeed.ParseItems(texts)
+	if err != nil {
+		return kept{}, errors.Join(errDamaged, err)
+	}
+	for _, item := range items {
 		k.items[item.Object.Ref()] = item
 	}
 	if len(k.items) != h.Objects {
@@ -94,15 +102,11 @@ func parse(text []byte) (kept, error) {
 }
 
 // next reads one object: its length, a space, the text and a line break.
-func next(rest []byte) (*policyfeed.Item, []byte, error) {
+func next(rest []byte) (text, more []byte, err error) {
 	number, after, _ := bytes.Cut(rest, []byte(" "))
 	n, err := strconv.Atoi(string(number))
 	if err != nil || n < 0 || n >= len(after) || after[n] != '\n' {
 		return nil, nil, errDamaged
 	}
-	objects, err := policy.Decode("", after[:n])
-	if err != nil || len(objects) != 1 {
-		return nil, nil, errors.Join(errDamaged, err)
-	}
-	return policyfeed.NewItem(objects[0], after[:n:n]), after[n+1:], nil
+	return after[:n:n], after[n+1:], nil
 }
