@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,6 +145,7 @@ func TestPolicyOfAllGenerations(t *testing.T) {
 	p.serves(t)
 	r := s.peer(t, p, ns, "watcher")
 	stop, first := r.watch(t)
+	stop = sync.OnceFunc(stop)
 	defer stop()
 	first()
 	r.becomes(t, "nothing said", q, "PERMISSIVE", "default")
@@ -177,6 +182,37 @@ func TestPolicyOfAllGenerations(t *testing.T) {
 	withCRDs(t)
 	s.apply(t, fmt.Sprintf("{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: again, namespace: %s}, spec: {mtls: {mode: STRICT}}}", ns))
 	r.becomes(t, "PeerAuthentication, after its CRD came back", q, "STRICT", "PeerAuthentication/"+ns+"/again")
+	stop()
+	p.stop(t)
+	// An API server before 1.32 lists instead of streaming the first list.
+	old := s.launch(t, launch{env: []string{"KUBE_FEATURE_WatchListClient=false"}}, "--policy")
+	within(t, patience, func() error {
+		known, err := old.Metric(t.Context(), "citadel_policy_known")
+		if err == nil && known != 1 {
+			err = errors.New("policy is not known")
+		}
+		return err
+	})
+	old.stop(t)
+	usesAll(t, p)
+}
+
+// usesAll tells of rights of component policy that citadel had no use for.
+func usesAll(t *testing.T, p *process) {
+	t.Helper()
+	ns := "istio-system"
+	without, with := render(t, ns), render(t, ns, "policy")
+	rules := only[*rbacv1.ClusterRole](t, with).Rules[len(only[*rbacv1.ClusterRole](t, without).Rules):]
+	rules = append(rules, only[*rbacv1.Role](t, with, deployedName).Rules[len(only[*rbacv1.Role](t, without, deployedName).Rules):]...)
+	within(t, patience, func() error {
+		made := requests(t, p.since, p.user)
+		for _, g := range grants(t, rules, "") {
+			if !slices.ContainsFunc(made, func(r request) bool { return g.covers(r) }) {
+				return fmt.Errorf("no use for the right to %s", g)
+			}
+		}
+		return nil
+	})
 }
 
 // withCRDs has the kinds of deploy/crds until the test's end.
@@ -283,4 +319,38 @@ func TestHostKeepsPolicy(t *testing.T) {
 	a.stop(t)
 	a = newHost(t).start(t)
 	shows("Policy:", "none: STRICT, and nobody to call")
+}
+
+// TestSiteHasPolicy: without Kubernetes, from files in the state folder.
+func TestSiteHasPolicy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	if err := errors.Join(os.Mkdir(state, 0o700), os.Mkdir(filepath.Join(state, "policy"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(state, "policy", "vm.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entry := "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: web, namespace: vm}, spec: {hosts: [web.vm.example], location: MESH_INTERNAL, ports: [{number: 80, name: http}]}}\n"
+	write(entry)
+	c := startAlone(t, state, "--policy")
+	h := newHost(t)
+	join := tool(t, "token", "create", "-n", "vm", "--service-account", "web", "--state-dir", state, "--address", fmt.Sprintf("127.0.0.1:%d", c.APIPort))
+	a := h.start(t, "--join-token-file", writeFile(t, "token", []byte(join)))
+	shows := func(want string) {
+		t.Helper()
+		within(t, patience, func() error {
+			if text, err := a.text(t); err != nil || !strings.Contains(text, want) {
+				return fmt.Errorf("status lacks %q: %v\n%s", want, err, text)
+			}
+			return nil
+		})
+	}
+	shows(", v1, 1 objects, from the CA")
+	write(entry + "---\n{apiVersion: authentication.istio.io/v1alpha1, kind: MeshPolicy, metadata: {name: default}, spec: {peers: [{mtls: {}}]}}\n")
+	shows(", v1alpha1, 2 objects, from the CA")
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // startAlone runs Citadel without Kubernetes, and waits until it is ready.
-func startAlone(t *testing.T, dir string) *cluster.Citadel {
+func startAlone(t *testing.T, dir string, flags ...string) *cluster.Citadel {
 	t.Helper()
 	log := must(os.Create(filepath.Join(t.TempDir(), "log")))(t)
 	t.Cleanup(func() {
@@ -27,7 +27,7 @@ func startAlone(t *testing.T, dir string) *cluster.Citadel {
 		}
 		log.Close()
 	})
-	c := must(cluster.StartCitadel(cluster.Run{Binary: raced, Flags: []string{"--state-dir", dir}, Env: []string{"GORACE=halt_on_error=1 atexit_sleep_ms=0"}, Stdout: log, Stderr: log}))(t)
+	c := must(cluster.StartCitadel(cluster.Run{Binary: raced, Flags: append([]string{"--state-dir", dir}, flags...), Env: []string{"GORACE=halt_on_error=1 atexit_sleep_ms=0"}, Stdout: log, Stderr: log}))(t)
 	t.Cleanup(func() {
 		if err := c.Stop(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 			t.Error(err)
