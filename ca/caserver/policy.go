@@ -67,7 +67,7 @@ func (s *policyServer) answer(ctx context.Context, method string, do func(policy
 		if p := recover(); p != nil {
 			err = panicked(p)
 		}
-		if err != nil && ctx.Err() == nil {
+		if _, sent := status.FromError(err); !sent && ctx.Err() == nil { // else the connection ended
 			call.Err, call.Limited, call.Ref = err, isLimit(err), newRef()
 			err = statusOf(err, call.Ref)
 			call.Code = status.Code(err)

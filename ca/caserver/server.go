@@ -1,6 +1,7 @@
 // Package caserver serves the CSR API by gRPC over TLS: it authenticates each
 // call, has the authority sign, and answers in the shape that the ancestors'
-// node agents and today's proxies expect.
+// node agents and today's proxies expect. Beside it, it tells what decides about
+// mTLS, to each caller no more than it needs.
 //
 // It refuses to decide who gets what (the authority does), to serve without
 // TLS, and to log: what became of a call goes to Settings.Observe.

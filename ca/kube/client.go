@@ -1,5 +1,6 @@
 // Package kube connects the authority to Kubernetes: the Secrets that hold a
-// signing certificate, and the lease that says which replica writes.
+// signing certificate, the lease that says which replica writes, and the objects
+// that decide about mTLS.
 //
 // It carries and does not decide: what a Secret must hold is ca/trust's, what
 // may be signed is ca's. It refuses to log and to make a second root.

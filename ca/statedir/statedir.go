@@ -1,6 +1,7 @@
 // Package statedir keeps in one directory what a Citadel without Kubernetes has
 // to keep: its root, its join tokens and its bans. One citadel serves from a
-// directory; tools change tokens and bans beside it.
+// directory; tools change tokens and bans beside it, and people what decides
+// about mTLS, in a folder of its own, which is only read here.
 //
 // It refuses directories that others can read, to write over a root, to make a
 // second one, and to leave anything half-written.

@@ -63,6 +63,9 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 	}
 	if state.Snapshot != nil {
 		p.log.Info("policy is served", "version", state.Version, "generation", state.Snapshot.Generation().String(), "objects", len(state.Items()), "problems", len(state.Problems()))
+		if got := state.Snapshot.TrustDomain(); got != p.cfg.td.Name() {
+			p.log.Warn("the mesh config says another trust domain than this citadel: by it, agents expect servers that there are not", "mesh", got, "trustDomain", p.cfg.td.Name())
+		}
 	}
 	<-ended
 }
