@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 // auditStream writes audit records as JSON lines.
 type auditStream struct {
 	mu    sync.Mutex
-	out   io.Writer // guarded by mu
-	last  error     // guarded by mu: of the last write
+	out   io.Writer    // guarded by mu
+	last  error        // guarded by mu: of the last write
+	began atomic.Int64 // Unix nanoseconds of the write under way; 0: none is
 	close func() error
 }
 
@@ -79,17 +81,39 @@ func (a *auditStream) write(r ca.AuditRecord) error {
 	if a.last != nil {
 		line = append([]byte{'\n'}, line...) // what was cut off before it is not made part of it
 	}
-	_, a.last = a.out.Write(append(line, '\n'))
+	a.put(append(line, '\n'))
 	return a.last
 }
 
+// put writes with the lock held.
+func (a *auditStream) put(line []byte) {
+	a.began.Store(time.Now().UnixNano())
+	defer a.began.Store(0)
+	_, a.last = a.out.Write(line)
+}
+
+// errStuck says that nobody reads what is written.
+var errStuck = errors.New("a record waits to be written: whoever reads standard output, or the log that --audit-log names, does not")
+
+// stuck is errStuck when the write under way, which holds the lock, has waited for
+// too long: standard output has no deadline.
+func (a *auditStream) stuck() error {
+	if began := a.began.Load(); began != 0 && time.Since(time.Unix(0, began)) > auditPatience {
+		return errStuck
+	}
+	return nil
+}
+
 // failing is why records cannot be written: without them nothing is signed.
-// When the last one failed it tries again, by ending that one's line.
+// When the last one failed it tries again, by ending that one's line. It never
+// waits for one that is being written.
 func (a *auditStream) failing() error {
-	a.mu.Lock()
+	if !a.mu.TryLock() {
+		return a.stuck()
+	}
 	defer a.mu.Unlock()
 	if a.last != nil {
-		_, a.last = a.out.Write([]byte{'\n'})
+		a.put([]byte{'\n'})
 	}
 	return a.last
 }

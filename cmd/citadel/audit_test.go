@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"citadel/ca"
@@ -212,4 +213,34 @@ func TestAuditPipe(t *testing.T) {
 	if err := stream.close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestBlockedStandardOutput: signing waits for who reads it, and that is told
+// without waiting too.
+func TestBlockedStandardOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out, in := io.Pipe()
+		stream, err := openAudit("-", in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error, 1)
+		go func() { written <- stream.write(ca.AuditRecord{Serial: "a"}) }()
+		synctest.Wait()
+		if err := stream.failing(); err != nil {
+			t.Errorf("at once: %v", err)
+		}
+		time.Sleep(auditPatience + time.Second)
+		if err := stream.failing(); !errors.Is(err, errStuck) {
+			t.Errorf("after %s: %v", auditPatience, err)
+		}
+		go func() { _, _ = io.Copy(io.Discard, out) }() // it ends with the pipe
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+		if err := stream.failing(); err != nil {
+			t.Errorf("once it is read: %v", err)
+		}
+		_ = in.Close()
+	})
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // A replica whose clock is wrong by more than certificates are backdated would
@@ -34,36 +37,49 @@ func (p *process) clockWrong() error {
 	}
 }
 
-// rightClock is why no root must be made now, once the API server answers.
+// rightClock is why no root must be made now: the clock is wrong, or the API
+// server does not say what time it is.
 func (p *process) rightClock(ctx context.Context) error {
-	p.knowClock(ctx)
+	if err := p.knowClock(ctx); err != nil && p.cfg.maxSkew > 0 {
+		return fmt.Errorf("whether this machine's clock is right is not known yet: %w", err)
+	}
 	return p.clockWrong()
 }
 
 // askLimit bounds one question for the time.
 const askLimit = 5 * time.Second
 
-// ask has the API server answer; any answer has a Date.
-func (p *process) ask(ctx context.Context) {
+// ask has the API server answer; any answer has a Date, a refusal too.
+func (p *process) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	_ = p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+	err := p.cfg.client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+	if _, answered := errors.AsType[*apierrors.StatusError](err); answered {
+		return nil
+	}
+	return err
 }
 
-// knowClock asks the API server often enough to know the time, if it answers.
-func (p *process) knowClock(ctx context.Context) {
+// knowClock asks the API server often enough to know the time. Its error is why
+// it does not answer; who comes to need the time asks again.
+func (p *process) knowClock(ctx context.Context) error {
+	var err error
 	for range 5 {
 		if _, known := p.cfg.clock.Ahead(); known {
-			return
+			return nil
 		}
-		p.ask(ctx)
+		err = p.ask(ctx)
 	}
+	if _, known := p.cfg.clock.Ahead(); known {
+		return nil
+	}
+	return err
 }
 
 // awaitClock returns when the clock is not known to be wrong, or ctx has ended.
 // It asks the API server, since nobody else may.
 func (p *process) awaitClock(ctx context.Context) {
-	p.knowClock(ctx)
+	_ = p.knowClock(ctx) // an API server that does not answer has nothing written to it either
 	var told time.Time
 	for ctx.Err() == nil {
 		err := p.clockWrong()
@@ -78,7 +94,7 @@ func (p *process) awaitClock(ctx context.Context) {
 		case <-time.After(clockEvery):
 		case <-ctx.Done():
 		}
-		p.ask(ctx)
+		_ = p.ask(ctx) // asked again until it answers
 	}
 }
 
@@ -92,7 +108,7 @@ func (p *process) watchClock(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			p.ask(ctx)
+			_ = p.ask(ctx) // asked again until it answers
 		}
 	}
 }

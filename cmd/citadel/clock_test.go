@@ -75,3 +75,44 @@ func TestWrongClockIsLearnt(t *testing.T) {
 		})
 	}
 }
+
+// TestNoRootByAnUnknownClock: an API server that does not say what time it is
+// lets nobody make a root, unless nobody wants to know.
+func TestNoRootByAnUnknownClock(t *testing.T) {
+	for flag, want := range map[string]bool{"--max-clock-skew=1m": true, "--max-clock-skew=0": false} {
+		files, _, _ := operatorsCA(t, time.Now(), "issuing")
+		cfg, err := configure(t, nil, append([]string{flag}, files...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &lateServer{}
+		var down atomic.Bool
+		down.Store(true)
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://nowhere", Transport: cfg.clock.Wrap(outage{server, &down})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.client = client
+		p := newProcess(cfg, quiet(), &auditStream{})
+		if err := p.rightClock(t.Context()); (err != nil) != want {
+			t.Errorf("%s, while it is down: %v", flag, err)
+		}
+		down.Store(false)
+		if err := p.rightClock(t.Context()); err != nil {
+			t.Errorf("%s, when it answers: %v", flag, err)
+		}
+	}
+}
+
+// outage lets nothing through while it lasts.
+type outage struct {
+	next http.RoundTripper
+	down *atomic.Bool
+}
+
+func (o outage) RoundTrip(r *http.Request) (*http.Response, error) {
+	if o.down.Load() {
+		return nil, errors.New("no route to host")
+	}
+	return o.next.RoundTrip(r)
+}
