@@ -158,12 +158,14 @@ func readPath(cmd *cobra.Command, path string) (meshFile, error) {
 		text, err := readWhile(cmd.Context(), func() ([]byte, error) { return readMost(cmd.InOrStdin(), "standard input") })
 		return meshFile{"standard input", text}, err
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return meshFile{}, fileError(err)
-	}
-	defer file.Close()
-	text, err := readWhile(cmd.Context(), func() ([]byte, error) { return readMost(file, path) })
+	text, err := readWhile(cmd.Context(), func() ([]byte, error) {
+		file, err := os.Open(path) // of a pipe, it waits for whoever writes
+		if err != nil {
+			return nil, fileError(err)
+		}
+		defer file.Close()
+		return readMost(file, path)
+	})
 	return meshFile{path, text}, err
 }
 
