@@ -94,7 +94,12 @@ func (f *Feed) Apply(c Change) {
 	}
 	switch {
 	case old.Snapshot != nil:
-		next.Snapshot = old.Snapshot.With(put...).Without(gone...)
+		if len(put) > 0 {
+			next.Snapshot = next.Snapshot.With(put...)
+		}
+		if len(gone) > 0 {
+			next.Snapshot = next.Snapshot.Without(gone...)
+		}
 	case c.Known:
 		next.Snapshot = policy.New(f.asked, next.Objects()...)
 	}

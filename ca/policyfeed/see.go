@@ -21,7 +21,7 @@ type seer struct {
 
 	hosts     []string // of what is exported
 	services  map[string]bool
-	selectors []map[string]string
+	selectors map[[2]string][]map[string]string // by one of their labels
 	seen      map[policy.Ref]*Item
 }
 
@@ -38,7 +38,7 @@ func (sp *space) seenBy(viewer string, at scope, config *policy.MeshConfig) *par
 	if sp.public != nil && sp.public.scope == at {
 		return sp.public
 	}
-	s := seer{space: sp, viewer: viewer, scope: at, config: config, services: map[string]bool{}, seen: map[policy.Ref]*Item{}}
+	s := seer{space: sp, viewer: viewer, scope: at, config: config, services: map[string]bool{}, selectors: map[[2]string][]map[string]string{}, seen: map[policy.Ref]*Item{}}
 	s.see()
 	p := &part{sp, at, s.seen}
 	if !s.named {
@@ -104,14 +104,14 @@ func (s *seer) service(ref policy.Ref, item *Item) {
 		if s.exported(exportTo, s.config.ServiceExportTo) {
 			s.services[o.Name] = true
 			s.hosts = append(s.hosts, o.Name+"."+o.Namespace+".svc."+policy.ClusterDomain)
-			s.selectors = append(s.selectors, o.Spec.Selector)
+			s.selects(o.Spec.Selector)
 			s.seen[ref] = item
 		}
 	case *policy.ServiceEntry:
 		if s.exported(o.Spec.ExportTo, s.config.ServiceExportTo) {
 			s.hosts = append(s.hosts, o.Spec.Hosts...)
 			if o.Spec.WorkloadSelector != nil {
-				s.selectors = append(s.selectors, o.Spec.WorkloadSelector.Labels)
+				s.selects(o.Spec.WorkloadSelector.Labels)
 			}
 			s.seen[ref] = item
 		}
@@ -141,9 +141,23 @@ func (s *seer) exported(exportTo, otherwise []string) bool {
 	return all
 }
 
+// selects notes the selector of an exported service; one without labels chooses
+// nothing.
+func (s *seer) selects(selector map[string]string) {
+	for k, v := range selector {
+		s.selectors[[2]string{k, v}] = append(s.selectors[[2]string{k, v}], selector)
+		return
+	}
+}
+
 // chosen tells whether a workload of these labels is behind an exported service.
 func (s *seer) chosen(labels map[string]string) bool {
-	return slices.ContainsFunc(s.selectors, func(selector map[string]string) bool { return len(selector) > 0 && in(selector, labels) })
+	for k, v := range labels {
+		if slices.ContainsFunc(s.selectors[[2]string{k, v}], func(selector map[string]string) bool { return in(selector, labels) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func in(selector, labels map[string]string) bool {
