@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -49,14 +50,8 @@ func (f *installFlags) status(cmd *cobra.Command) error {
 		return err
 	}
 	report := health.Look(world)
-	// Rights are told where they are lacking: who may not ask for them has looked at
-	// all the rest.
-	rights, err := f.accountRights(cmd.Context(), c, world, citadelsAccount("", world))
-	if err != nil {
+	if err := f.addRights(cmd.Context(), c, world, &report); err != nil {
 		return err
-	}
-	if rights.Outcome == health.Failed {
-		report.Checks = append(report.Checks, rights)
 	}
 	document := statusDocument{newMeta("Status", world.Now), health.Verdict(report.Checks) == health.Passed, report}
 	err = f.output.write(cmd.OutOrStdout(), document, func(w io.Writer) error {
@@ -66,4 +61,17 @@ func (f *installFlags) status(cmd *cobra.Command) error {
 		return err
 	}
 	return unfinished(report.Checks)
+}
+
+// addRights adds the rights that citadel lacks, where a Deployment says whose they
+// are. Who may not ask for them has looked at all the rest.
+func (f *installFlags) addRights(ctx context.Context, c *cluster, w health.World, report *health.Report) error {
+	if w.Deployment.Value == nil {
+		return nil
+	}
+	rights, err := f.accountRights(ctx, c, w, citadelsAccount("", w))
+	if err == nil && rights.Outcome == health.Failed {
+		report.Checks = append(report.Checks, rights)
+	}
+	return err
 }
