@@ -76,7 +76,7 @@ func TestStatusAndCheckOfAHealthyInstallation(t *testing.T) {
 		"2 right of 2 service accounts in 1 namespace\n", "citadel runs outside of the cluster", "All is well."); err != nil {
 		t.Error(err)
 	}
-	if err := s.ask(t, "check", byLabel, "--service-account", "citadel").is(0, "ok    lease-held: ", "ok    account-rights: ", " 0 failed, 1 warning, 0 unknown\n"); err != nil {
+	if err := s.ask(t, "check", byLabel, "--service-account", "citadel").is(0, "ok    lease-held: ", "ok    account-rights: ", "namespaces-are-ours: ", " 0 failed, ", ", 0 unknown\n"); err != nil {
 		t.Error(err)
 	}
 	var status struct {

@@ -3,7 +3,6 @@ package health
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -38,7 +37,7 @@ func Others(w World, namespaces []corev1.Namespace, others []Citadel) Check {
 	}
 	if len(unknown) > 0 {
 		check.Outcome = Warned
-		check.Message = "another citadel is in this cluster, and which namespaces it manages is not known: " + strings.Join(unknown, ", ")
+		check.Message = "another citadel is in this cluster, and which namespaces it manages is not known: " + x.some(unknown)
 		check.Remedy = "see that no namespace is managed by both"
 	}
 	return check
