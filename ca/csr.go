@@ -51,6 +51,35 @@ func csrError(format string, args ...any) *Error {
 // caller is not. Its key is checked here; its signature is checked by the
 // signer, which cannot sign without doing so (C-10).
 func parseCSR(text []byte, id spiffeid.ID, dnsNames []string) (*x509.CertificateRequest, error) {
+	csr, err := readCSR(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSubject(csr, id, dnsNames); err != nil {
+		return nil, err
+	}
+	if err := checkNames(csr, id, dnsNames); err != nil {
+		return nil, err
+	}
+	return csr, checkExtensions(csr)
+}
+
+// RequestedKey is the public key that Issue would certify for a request, as
+// SubjectPublicKeyInfo in DER. That the caller has its private key is verified.
+func RequestedKey(text []byte) ([]byte, error) {
+	csr, err := readCSR(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, csrError("certificate request is not signed by the key in it: %v", err)
+	}
+	return csr.RawSubjectPublicKeyInfo, nil
+}
+
+// readCSR is the one way in which a request is read: who read it otherwise could
+// be told of another key than that which is certified.
+func readCSR(text []byte) (*x509.CertificateRequest, error) {
 	der, err := csrDER(text)
 	if err != nil {
 		return nil, err
@@ -62,13 +91,7 @@ func parseCSR(text []byte, id spiffeid.ID, dnsNames []string) (*x509.Certificate
 	if err := trust.CheckPublicKey(csr.PublicKey); err != nil {
 		return nil, csrError("certificate request's key is refused: %v", err)
 	}
-	if err := checkSubject(csr, id, dnsNames); err != nil {
-		return nil, err
-	}
-	if err := checkNames(csr, id, dnsNames); err != nil {
-		return nil, err
-	}
-	return csr, checkExtensions(csr)
+	return csr, nil
 }
 
 func csrDER(text []byte) ([]byte, error) {

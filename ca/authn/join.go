@@ -5,10 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"regexp"
@@ -122,10 +120,11 @@ func (j Join) Authenticate(ctx context.Context, now time.Time, r Request) (Ident
 	if parts == nil {
 		return Identity{}, errors.New("the join token is damaged: copy the whole of it")
 	}
-	key, err := keyOf(r.CSR)
+	spki, err := ca.RequestedKey(r.CSR)
 	if err != nil {
 		return Identity{}, err
 	}
+	key := hashOf(spki)
 	if !j.Lookups.AllowN(now, 1) {
 		return Identity{}, &Unavailable{errors.New("too many join tokens are being looked up")}
 	}
@@ -149,18 +148,4 @@ func (j Join) Authenticate(ctx context.Context, now time.Time, r Request) (Ident
 		return Identity{}, err
 	}
 	return Identity{Caller: ca.NewCaller(id, j.Kind(), fmt.Sprintf("token %s, use %d of %d", token.ID, 1+slices.Index(token.Keys, key), token.Uses))}, nil
-}
-
-// keyOf is the hash of the key that a request asks to have certified. Its
-// signature is the authority's to verify.
-func keyOf(text []byte) (string, error) {
-	der := text
-	if block, _ := pem.Decode(text); block != nil {
-		der = block.Bytes
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return "", fmt.Errorf("the certificate request does not parse: %w", err)
-	}
-	return hashOf(csr.RawSubjectPublicKeyInfo), nil
 }

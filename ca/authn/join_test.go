@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -115,6 +116,29 @@ func TestJoinTokenInParallel(t *testing.T) {
 	}
 }
 
+// TestOneRequestOneKey: what is counted is the key that is certified, however a
+// request may be read, and only if the caller has it.
+func TestOneRequestOneKey(t *testing.T) { // specifications 9.1, 9.3
+	r := newJoinRig(t, 1)
+	if err := r.try(t, r.now, r.bearer, "victim"); err != nil {
+		t.Fatal(err)
+	}
+	within := catest.CSR(t, catest.Key(t, trust.ECDSAP256, "thief"), func(c *x509.CertificateRequest) {
+		c.Subject.Organization = []string{"\n" + string(request(t, "victim"))}
+	})
+	stolen := bytes.Clone(catest.CSR(t, catest.Key(t, trust.ECDSAP256, "victim"), func(*x509.CertificateRequest) {}))
+	stolen[len(stolen)-1] ^= 1 // of the victim the public key is known, and no signature
+	for name, csr := range map[string][]byte{"another request inside": within, "another's key": stolen, "another's key, PEM": catest.CSRPEM(stolen)} {
+		if _, err := r.join.Authenticate(t.Context(), r.now, Request{Bearer: r.bearer, CSR: csr}); err == nil {
+			t.Errorf("%s: joined by a token that has been used", name)
+		}
+	}
+	fresh := newJoinRig(t, 1)
+	if _, err := fresh.join.Authenticate(t.Context(), fresh.now, Request{Bearer: fresh.bearer, CSR: stolen}); err == nil || len(fresh.store.all[fresh.token.ID].Keys) > 0 {
+		t.Errorf("a key that the caller does not have was counted: %v", err)
+	}
+}
+
 func TestJoinTokensThatAreRefused(t *testing.T) {
 	r := newJoinRig(t, 1)
 	id, secret := r.token.ID, strings.TrimPrefix(r.bearer, joinPrefix+r.token.ID+".")
@@ -138,7 +162,7 @@ func TestJoinTokensThatAreRefused(t *testing.T) {
 	if err := r.try(t, r.now, "eyJhbGciOi", "a"); !errors.Is(err, ErrNoProof) {
 		t.Errorf("another kind of token: %v", err)
 	}
-	if _, err := r.join.Authenticate(t.Context(), r.now, Request{Bearer: r.bearer, CSR: []byte("x")}); err == nil || !strings.Contains(err.Error(), "does not parse") {
+	if _, err := r.join.Authenticate(t.Context(), r.now, Request{Bearer: r.bearer, CSR: []byte("x")}); err == nil || !strings.Contains(err.Error(), "is neither PEM nor DER") {
 		t.Errorf("no CSR: %v", err)
 	}
 }

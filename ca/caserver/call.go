@@ -95,7 +95,12 @@ func (s *Server) issue(ctx context.Context, now time.Time, req request, call *Ca
 		return nil, err
 	}
 	call.Identity = caller.ID()
-	return s.set.Authority.Issue(now, caller, ca.Request{CSR: req.csr, TTL: req.ttl})
+	chain, err := s.set.Authority.Issue(now, caller, ca.Request{CSR: req.csr, TTL: req.ttl})
+	if err != nil {
+		return nil, err
+	}
+	s.limits.inherit(now, id, caller.ID(), chain[0])
+	return chain, nil
 }
 
 // callerFor is the authenticated caller itself, or the workload on its node
@@ -146,7 +151,7 @@ func bearer(ctx context.Context) string {
 
 // CreateCertificate is what today's proxies and our agents call.
 func (s *Server) CreateCertificate(ctx context.Context, req *auth.IstioCertificateRequest) (*auth.IstioCertificateResponse, error) {
-	chain, err := s.certify(ctx, request{method: "CreateCertificate", csr: []byte(req.GetCsr()), ttl: seconds(req.GetValidityDuration()),
+	chain, err := s.certify(ctx, request{method: "CreateCertificate", csr: []byte(req.GetCsr()), ttl: duration(req.GetValidityDuration(), time.Second),
 		impersonated: req.GetMetadata().GetFields()["ImpersonatedIdentity"].GetStringValue()})
 	if err != nil {
 		return nil, err
@@ -159,18 +164,18 @@ func (s *Server) CreateCertificate(ctx context.Context, req *auth.IstioCertifica
 	return reply, nil
 }
 
-// seconds is a duration of the wire; what does not fit is above every maximum.
-func seconds(n int64) time.Duration {
-	if n > int64(math.MaxInt64/time.Second) {
+// duration is one of the wire; what does not fit is above every maximum.
+func duration(n int64, unit time.Duration) time.Duration {
+	if n > int64(math.MaxInt64/unit) {
 		return math.MaxInt64
 	}
-	return time.Duration(max(n, 0)) * time.Second
+	return time.Duration(max(n, 0)) * unit
 }
 
 // HandleCSR is what the ancestors' node agents call.
 func (s *Server) HandleCSR(ctx context.Context, req *auth.CsrRequest) (*auth.CsrResponse, error) {
 	chain, err := s.certify(ctx, request{method: "HandleCSR", csr: req.GetCsrPem(), forCA: req.GetForCA(),
-		ttl: time.Duration(max(req.GetRequestedTtlMinutes(), 0)) * time.Minute})
+		ttl: duration(int64(req.GetRequestedTtlMinutes()), time.Minute)})
 	if err != nil {
 		return nil, err
 	}

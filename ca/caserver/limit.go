@@ -1,10 +1,12 @@
 package caserver
 
 import (
+	"crypto/x509"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/time/rate"
 
 	"citadel/ca/authn"
@@ -50,14 +52,31 @@ func (l *limiter) enter() (leave func(), err error) {
 
 // allow counts a request against its caller's rate, and then that of all.
 func (l *limiter) allow(now time.Time, id authn.Identity) error {
-	key := id.Caller.ID().String() + " " + id.Pod.UID + " " + id.Caller.Certificate()
-	if wait := take(now, l.of(now, key)); wait > 0 {
+	if wait := take(now, l.of(now, keyOf(id))); wait > 0 {
 		return &limitError{reason: fmt.Sprintf("%s asks for more than %g certificates a second", id.Caller.ID(), l.limits.PerCaller), retry: wait}
 	}
 	if wait := take(now, l.all); wait > 0 {
 		return &limitError{reason: fmt.Sprintf("more than %g certificates a second are asked for", l.limits.PerSecond), retry: wait}
 	}
 	return nil
+}
+
+// callerKey tells hosts and pods of one identity apart.
+func callerKey(id spiffeid.ID, pod, serial string) string {
+	return id.String() + " " + pod + " " + serial
+}
+
+func keyOf(id authn.Identity) string {
+	return callerKey(id.Caller.ID(), id.Pod.UID, id.Caller.Certificate())
+}
+
+// inherit has a certificate just issued count against the rate of the caller
+// that asked for it: else each were a caller of its own, and nobody limited.
+func (l *limiter) inherit(now time.Time, parent authn.Identity, id spiffeid.ID, leaf *x509.Certificate) {
+	own := l.of(now, keyOf(parent))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fresh[callerKey(id, "", leaf.SerialNumber.Text(16))] = own
 }
 
 // take counts one, or tells in how long there is one to take.

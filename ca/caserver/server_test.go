@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"strings"
@@ -181,6 +182,16 @@ func TestSmallNumbersMeanTheDefaultLife(t *testing.T) { // negative test 8
 		}
 		if leaf := parse(t, reply.CertChain[0])[0]; leaf.NotAfter.Sub(leaf.NotBefore)-trust.Backdate != 19*time.Hour {
 			t.Errorf("%d: until %s", n, leaf.NotAfter)
+		}
+	}
+}
+
+func TestMinutesThatOverflow(t *testing.T) { // negative test 8
+	r := newRig(t)
+	client := auth.NewIstioCAServiceClient(r.dial(r.client()))
+	for _, n := range []int32{10081, 153722868, 153722900, 307445735, math.MaxInt32} {
+		if _, err := client.HandleCSR(t.Context(), &auth.CsrRequest{CsrPem: []byte(csr(t)), RequestedTtlMinutes: n}); err == nil || !strings.Contains(err.Error(), "TTL_ERROR") {
+			t.Errorf("%d minutes: %v", n, err)
 		}
 	}
 }
@@ -434,6 +445,24 @@ func TestCallersAreLimited(t *testing.T) {
 		st := status.Convert(err)
 		if st.Code() != codes.ResourceExhausted || detail[*errdetails.RetryInfo](st).GetRetryDelay().AsDuration() < time.Minute || !r.last().Limited {
 			t.Errorf("%v, %v", err, st.Details())
+		}
+	}
+}
+
+// TestNewCertificateIsNoNewCaller: who asks by the certificate that it has just
+// got is limited as before.
+func TestNewCertificateIsNoNewCaller(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.Limits = Limits{PerCaller: 0.001, PerCallerBurst: 2} })
+	client := r.client()
+	for i := range 3 {
+		key := catest.Key(t, trust.ECDSAP256, fmt.Sprint("next ", i))
+		reply, err := auth.NewIstioCertificateServiceClient(r.dial(client)).CreateCertificate(t.Context(),
+			&auth.IstioCertificateRequest{Csr: string(catest.CSRPEM(catest.CSR(t, key, func(*x509.CertificateRequest) {})))})
+		if ok := i < 2; (err == nil) != ok {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		if err == nil {
+			client = &catest.Issuer{Cert: parse(t, reply.CertChain[0])[0], Key: key, Parent: r.issuer}
 		}
 	}
 }
