@@ -120,6 +120,9 @@ type Request struct {
 // leaf first, without the root. Its errors are *Error.
 func (a *Authority) Issue(now time.Time, caller Caller, req Request) ([]*x509.Certificate, error) {
 	p, err := a.prepare(now, caller, req)
+	if err == nil {
+		err = a.bans.Load().known(now)
+	}
 	if err != nil {
 		return nil, a.refused(now, caller, err)
 	}

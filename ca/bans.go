@@ -5,14 +5,19 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Bans are the identities and the certificates to which nothing more is
 // issued. What they hold already is good until its end. The zero Bans ban
-// nobody.
+// nobody, for ever.
 type Bans struct {
+	// Until is how long they are to be gone by: after that, who is banned is not
+	// known, and nothing is issued. Zero: for ever.
+	Until time.Time
+
 	identities map[spiffeid.ID]string
 	serials    map[string]string // by hexadecimal serial number
 }
@@ -58,6 +63,17 @@ func (b *Bans) check(c Caller) error {
 	}
 	return &Error{Class: Denied, Reason: reason}
 }
+
+// known refuses everybody once the bans are too old.
+func (b *Bans) known(now time.Time) error {
+	if b == nil || b.Until.IsZero() || now.Before(b.Until) {
+		return nil
+	}
+	return &Error{Class: CANotReady, Reason: "Istio CA is not ready", Cause: ErrBansUnknown}
+}
+
+// ErrBansUnknown says that the bans have not been read for too long.
+var ErrBansUnknown = errors.New("the list of bans has not been read for too long, so who is banned is not known")
 
 // SetBans replaces the bans; it counts from the next request on.
 func (a *Authority) SetBans(b Bans) { a.bans.Store(&b) }

@@ -1,11 +1,13 @@
 package ca_test
 
 import (
+	"errors"
 	"math/big"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -51,6 +53,37 @@ func TestBans(t *testing.T) {
 				t.Errorf("after the ban: %v", err)
 			}
 		})
+	}
+}
+
+// TestBansGrowOld: when the list has not been read for too long, nobody knows
+// who was banned since, and nobody is issued anything. The CSR API's own
+// certificate is for nobody whom a ban could be of.
+func TestBansGrowOld(t *testing.T) {
+	a, log := namesSetup(t)
+	for name, c := range map[string]struct {
+		until time.Time
+		old   bool
+	}{"for ever": {}, "in their time": {until: now.Add(time.Second)}, "at their end": {now, true}, "after it": {now.Add(-time.Hour), true}} {
+		a.SetBans(ca.Bans{Until: c.until})
+		before := len(log.Records())
+		chain, err := a.Issue(now, caller, ca.Request{CSR: workloadCSR(t)})
+		if !c.old {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if !errors.Is(err, ca.ErrBansUnknown) || chain != nil {
+			t.Errorf("%s: %v, %v", name, chain, err)
+		}
+		wantClass(t, err, ca.CANotReady, "Istio CA is not ready")
+		if told := log.Records()[before:]; len(told) != 1 || told[0].Stage != ca.AuditRefused {
+			t.Errorf("%s: audit records %v", name, told)
+		}
+		if _, err := a.IssueServer(now, caller, catest.Key(t, trust.ECDSAP256, "server"), nil, nil); err != nil {
+			t.Errorf("%s: the server's own: %v", name, err)
+		}
 	}
 }
 

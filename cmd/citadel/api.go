@@ -19,8 +19,6 @@ import (
 )
 
 const (
-	// bansEvery is how soon a ban counts on every replica.
-	bansEvery = 5 * time.Second
 	// apiGrace is what calls under way have to end after a stop.
 	apiGrace = 3 * time.Second
 	// sweepEvery and keepTokens say when join tokens that expired are deleted.
@@ -92,7 +90,7 @@ func (p *process) newAPI(proofs *proofs, authority *ca.Authority, policy *caserv
 	}
 	return caserver.New(caserver.Settings{
 		Authority: authority, Authenticators: proofs.chain, RenewExpiredFor: p.cfg.renewExpired, MayImpersonate: proofs.mayImpersonate,
-		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.clockWrong,
+		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.mayIssue,
 		Policy: policy, Unary: p.metrics.api.grpc.UnaryServerInterceptor(),
 	})
 }
@@ -118,41 +116,6 @@ func (p *process) servingCertificate(authority *ca.Authority) (func(*tls.ClientH
 		return nil, fmt.Errorf("make a certificate for the CSR API (its names come from --grpc-host-identities): %w", err)
 	}
 	return own.ForHandshake, nil
-}
-
-// awaitBans reads the bans before anybody is answered. It returns an error only
-// when ctx ends first.
-func (p *process) awaitBans(ctx context.Context, s stores, authority *ca.Authority) error {
-	for p.readBans(ctx, s, authority) != nil {
-		select {
-		case <-time.After(bansEvery):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// readBans has the authority go by the bans that are stored now. A list that
-// cannot be read leaves those of before.
-func (p *process) readBans(ctx context.Context, s stores, authority *ca.Authority) error {
-	list, err := s.bans(ctx)
-	if err == nil {
-		var bans ca.Bans
-		if bans, err = list.Bans(); err == nil {
-			authority.SetBans(bans)
-			p.bansRead.Store(true)
-			return nil
-		}
-	}
-	switch {
-	case ctx.Err() != nil:
-	case p.bansRead.Load():
-		p.log.Error("the bans are not read; those of before hold", "err", err)
-	default:
-		p.log.Error("the bans are not read, and nothing is issued before they are", "err", err)
-	}
-	return err
 }
 
 func (p *process) sweepTokens(ctx context.Context, s stores) {

@@ -51,9 +51,12 @@ type process struct {
 	authority  atomic.Pointer[ca.Authority]
 	controller atomic.Pointer[secretcontroller.Controller]
 	lease      atomic.Pointer[kube.Guard] // while this replica writes by a lease
-	bansRead   atomic.Bool                // once at least
 	apiServed  atomic.Bool                // the CSR API is, where it is to be
 	rootLost   atomic.Bool                // from where it is kept
+
+	bansUntil   atomic.Pointer[time.Time] // how long those that were read last hold; nil: none were
+	bansErr     atomic.Pointer[error]     // why they were not read since
+	foreignBans atomic.Pointer[string]    // that were told of
 }
 
 // newProcess shows from the start that nobody leads: an alert on that must not
@@ -295,8 +298,8 @@ func (p *process) ready() error {
 	if err := p.audit.failing(); err != nil {
 		return fmt.Errorf("the audit log cannot be written, and nothing is signed without: %w", err)
 	}
-	if !p.bansRead.Load() {
-		return errors.New("who is banned is not known yet, and nothing is issued before")
+	if err := p.bansUnknown(); err != nil {
+		return err
 	}
 	if p.cfg.grpcPort > 0 && !p.apiServed.Load() {
 		return errors.New("the CSR API is not served yet")

@@ -61,7 +61,10 @@ func TestReadiness(t *testing.T) { // K-13
 	} {
 		p := &process{cfg: &config{options: &options{serverOnly: c.serverOnly, apiOptions: apiOptions{grpcPort: c.port}}}, audit: &auditStream{out: full{}, last: c.audit}}
 		p.authority.Store(c.authority)
-		p.bansRead.Store(name != "bans not read")
+		if name != "bans not read" {
+			until := now.Add(time.Hour)
+			p.bansUntil.Store(&until)
+		}
 		p.controller.Store(c.controller)
 		if err := p.ready(); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)

@@ -18,6 +18,7 @@ import (
 type stores struct {
 	signer     func(context.Context) (kept, error)
 	bans       func(context.Context) (ca.BanList, error)
+	bansHold   time.Duration // how long they are gone by when they cannot be read again
 	joinTokens authn.JoinTokens
 	// sweep deletes the join tokens that expired more than a time ago.
 	sweep  func(ctx context.Context, now time.Time, keep time.Duration) error
@@ -38,6 +39,7 @@ func (p *process) cluster(client kubernetes.Interface) stores {
 	return stores{
 		signer:     func(ctx context.Context) (kept, error) { return p.cfg.loadSigner(ctx, client, p.log, p.rightClock) },
 		bans:       func(ctx context.Context) (ca.BanList, error) { return kube.ReadBans(ctx, client, p.cfg.namespace) },
+		bansHold:   bansHoldInCluster,
 		joinTokens: tokens, sweep: tokens.Sweep, policy: p.clusterPolicy,
 	}
 }
@@ -48,6 +50,7 @@ func (p *process) directory(dir *statedir.Dir) stores {
 	return stores{
 		signer:     func(context.Context) (kept, error) { return p.cfg.loadFrom(dir, p.log) },
 		bans:       dir.ReadBans,
+		bansHold:   bansHoldInFolder,
 		joinTokens: tokens, sweep: tokens.Sweep, policy: dir.WatchPolicy,
 	}
 }
