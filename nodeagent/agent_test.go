@@ -350,6 +350,35 @@ func TestRootsThatTheCAAnnounces(t *testing.T) {
 	})
 }
 
+// TestCertificateOfAnotherSigner is renewed at once, long before the roots of
+// the signer of before are taken away.
+func TestCertificateOfAnotherSigner(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.holds(time.Minute)
+		r.run()
+		r.pass(10 * time.Second)
+		next := catest.Root(t, time.Now(), catest.Spec{Name: "next"})
+		same := caclient.Roots{Certificates: []*x509.Certificate{r.root.Cert, next.Cert}, Signer: r.root.Cert}
+		r.told(same)
+		r.pass(0)
+		if asked, _ := r.count(); asked != 0 {
+			t.Error("a certificate of the signer in use was renewed")
+		}
+		r.ca = catest.Authority(t, time.Now(), ca.Config{Signer: next.Signer(t, time.Now())})
+		same.Signer = next.Cert
+		r.told(same)
+		r.pass(time.Second)
+		if asked, _ := r.count(); asked != 1 || r.newest().SVID.Certificates[0].CheckSignatureFrom(next.Cert) != nil {
+			t.Errorf("asked %d times", asked)
+		}
+		r.told(same)
+		r.pass(time.Second)
+		if asked, _ := r.count(); asked != 1 {
+			t.Error("what was renewed is renewed again")
+		}
+	})
+}
+
 // TestCertificateOfNoRootAnyMore is renewed at once, and the roots come with it.
 func TestCertificateOfNoRootAnyMore(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {

@@ -20,8 +20,12 @@ func (a *Agent) takeRoots(now time.Time, roots caclient.Roots) {
 	}
 	held := *a.held
 	leaf := held.SVID.Certificates[0]
-	if leaf.NotBefore.Add(trust.Backdate).Before(roots.RenewIssuedBefore) {
+	switch {
+	case leaf.NotBefore.Add(trust.Backdate).Before(roots.RenewIssuedBefore):
 		a.hurry(now)
+	case roots.Signer != nil && leaf.CheckSignatureFrom(roots.Signer) != nil:
+		a.hurry(now)
+		a.observe(Event{What: "the CA signs with another key now; the certificate is renewed at once"})
 	}
 	if trust.SameRoots(held.Roots.X509Authorities(), roots.Certificates) {
 		return

@@ -209,6 +209,9 @@ type Roots struct {
 	// RenewIssuedBefore asks for the renewal of every certificate that was issued
 	// before; zero for none.
 	RenewIssuedBefore time.Time
+	// Signer is what certificates are signed with now; nil if the server does not
+	// say. Those that another key has signed are to be renewed.
+	Signer *x509.Certificate
 }
 
 // WatchRoots calls told with the roots that the Citadel vouches for, at once
@@ -237,6 +240,11 @@ func (c *Client) WatchRoots(ctx context.Context, told func(Roots)) error {
 		}
 		if len(roots.Certificates) == 0 {
 			return &Error{Kind: Broken, Reason: "the server sent no roots"}
+		}
+		if der := message.GetSigner(); len(der) > 0 {
+			if roots.Signer, err = x509.ParseCertificate(der); err != nil {
+				return &Error{Kind: Broken, Reason: "the signing certificate that the server sent does not parse: " + err.Error()}
+			}
 		}
 		told(roots)
 	}

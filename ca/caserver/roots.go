@@ -36,7 +36,7 @@ func (r *roots) end() { r.once.Do(func() { close(r.ended) }) }
 // SetRoots replaces what the server trusts and hands out, and tells those that
 // watch. Roots that are the same change nothing.
 func (s *Server) SetRoots(certs []*x509.Certificate) {
-	message := &citadelv1.WatchRootsResponse{}
+	message := &citadelv1.WatchRootsResponse{Signer: s.set.Authority.Signer().Cert().Raw}
 	for _, cert := range certs {
 		message.Roots = append(message.Roots, cert.Raw)
 	}

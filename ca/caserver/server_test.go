@@ -356,7 +356,7 @@ func TestRootsAreWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, err := stream.Recv()
-	if err != nil || len(first.GetRoots()) != 1 || string(first.Roots[0]) != string(r.issuer.Root().Cert.Raw) {
+	if err != nil || len(first.GetRoots()) != 1 || string(first.Roots[0]) != string(r.issuer.Root().Cert.Raw) || string(first.GetSigner()) != string(r.issuer.Cert.Raw) {
 		t.Fatalf("%v, %v", first, err)
 	}
 	fresh := catest.Root(t, time.Now(), catest.Spec{Name: "new"}).Cert

@@ -67,8 +67,11 @@ type WatchRootsResponse struct {
 	// Certificates made before it should be renewed now, for they chain to what
 	// is about to be retired; Unix seconds, 0 for none.
 	RenewIssuedBefore int64 `protobuf:"varint,2,opt,name=renew_issued_before,json=renewIssuedBefore,proto3" json:"renew_issued_before,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The certificate that signs now, DER. Who holds a certificate that another key
+	// has signed should renew it now, for that key is about to be retired.
+	Signer        []byte `protobuf:"bytes,3,opt,name=signer,proto3" json:"signer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRootsResponse) Reset() {
@@ -115,16 +118,24 @@ func (x *WatchRootsResponse) GetRenewIssuedBefore() int64 {
 	return 0
 }
 
+func (x *WatchRootsResponse) GetSigner() []byte {
+	if x != nil {
+		return x.Signer
+	}
+	return nil
+}
+
 var File_citadel_v1_agent_proto protoreflect.FileDescriptor
 
 const file_citadel_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x16citadel/v1/agent.proto\x12\n" +
 	"citadel.v1\"\x13\n" +
-	"\x11WatchRootsRequest\"Z\n" +
+	"\x11WatchRootsRequest\"r\n" +
 	"\x12WatchRootsResponse\x12\x14\n" +
 	"\x05roots\x18\x01 \x03(\fR\x05roots\x12.\n" +
-	"\x13renew_issued_before\x18\x02 \x01(\x03R\x11renewIssuedBefore2]\n" +
+	"\x13renew_issued_before\x18\x02 \x01(\x03R\x11renewIssuedBefore\x12\x16\n" +
+	"\x06signer\x18\x03 \x01(\fR\x06signer2]\n" +
 	"\fAgentService\x12M\n" +
 	"\n" +
 	"WatchRoots\x12\x1d.citadel.v1.WatchRootsRequest\x1a\x1e.citadel.v1.WatchRootsResponse0\x01B$Z\"citadel/proto/citadel/v1;citadelv1b\x06proto3"
