@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"math"
-	"net"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -43,9 +41,9 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(p.cfg.grpcPort)))
+	listener, err := p.listenAPI()
 	if err != nil {
-		return fmt.Errorf("--grpc-port: %w", err)
+		return err
 	}
 	p.apiServed.Store(true)
 	p.log.Info("CSR API", "address", listener.Addr().String(), "names", p.cfg.serverNames)
@@ -62,6 +60,7 @@ func (p *process) serveAPI(ctx context.Context, s stores, authority *ca.Authorit
 		return nil
 	})
 	group.Go(func() error { every(ctx, sweepEvery, func() { p.sweepTokens(ctx, s) }); return nil })
+	group.Go(func() error { every(ctx, refusedEvery, p.tellRefused); return nil })
 	group.Go(func() error { every(ctx, tidyEvery, debug.FreeOSMemory); return nil })
 	return group.Wait()
 }

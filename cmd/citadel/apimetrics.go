@@ -13,7 +13,7 @@ import (
 // apiMetrics are those of the CSR API, by the ancestor's names where the thing
 // exists.
 type apiMetrics struct {
-	requests, issued, unauthenticated, badCSR, badID, limited prometheus.Counter
+	requests, issued, unauthenticated, badCSR, badID, limited, refused prometheus.Counter
 
 	signErr *prometheus.CounterVec
 	proofs  *prometheus.CounterVec
@@ -29,6 +29,7 @@ func newAPIMetrics(registry *prometheus.Registry) *apiMetrics {
 		badCSR:          counter("citadel_server_csr_parsing_err_count", "Requests whose CSR was refused."),
 		badID:           counter("citadel_server_id_extraction_err_count", "Requests whose caller may not have an identity here."),
 		limited:         counter("citadel_server_rate_limited_count", "Requests turned away for asking too much."),
+		refused:         counter("citadel_server_refused_connections_total", "Connections closed at once, because as many as --grpc-max-connections were open."),
 		signErr: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_csr_sign_err_count",
 			Help: "Requests that ended without a certificate, by class of error."}, []string{"error"}),
 		proofs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_authentications_total",
@@ -40,7 +41,7 @@ func newAPIMetrics(registry *prometheus.Registry) *apiMetrics {
 	for _, class := range []ca.Class{ca.CANotReady, ca.CSRError, ca.TTLError, ca.CertGenError} {
 		m.signErr.WithLabelValues(string(class))
 	}
-	registry.MustRegister(m.requests, m.issued, m.unauthenticated, m.badCSR, m.badID, m.limited, m.signErr, m.proofs, m.took, m.grpc)
+	registry.MustRegister(m.requests, m.issued, m.unauthenticated, m.badCSR, m.badID, m.limited, m.refused, m.signErr, m.proofs, m.took, m.grpc)
 	return m
 }
 

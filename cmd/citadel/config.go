@@ -46,6 +46,8 @@ type config struct {
 	dnsNames   ca.DNSNames
 	scope      secretcontroller.Scope
 	namespace  string
+
+	monitorConnections int // at most, to the monitoring port
 }
 
 // validate checks every flag and every file that a flag names, and reports all
@@ -62,6 +64,7 @@ func (o *options) validate(given *pflag.FlagSet) (*config, error) {
 	c.checkWorkloads()
 	c.checkSigner()
 	c.checkAPI()
+	c.checkConnections()
 	c.checkPolicy()
 	c.checkReplicas()
 	c.checkLogs()

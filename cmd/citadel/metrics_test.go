@@ -64,7 +64,7 @@ func TestMetricNames(t *testing.T) {
 		"citadel_secret_controller_contended_secrets",
 		"citadel_secret_controller_soonest_expiry_timestamp", "citadel_secret_controller_soonest_renewal_timestamp",
 		"citadel_secret_controller_last_success_timestamp",
-		"citadel_server_issuance_seconds", "citadel_server_rate_limited_count", "citadel_server_authentications_total",
+		"citadel_server_issuance_seconds", "citadel_server_rate_limited_count", "citadel_server_refused_connections_total", "citadel_server_authentications_total",
 	} {
 		if !names[want] {
 			t.Errorf("%s is missing", want)

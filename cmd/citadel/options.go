@@ -52,6 +52,7 @@ type options struct {
 	maxSkew       time.Duration
 
 	apiOptions
+	connections int
 	policyOptions
 
 	monitoringPort   int
@@ -69,7 +70,9 @@ func newOptions(flags *daemon.Flags) *options {
 	o.clusterFlags(flags.Section("Cluster and namespaces"))
 	o.authorityFlags(flags.Section("Certificate authority"))
 	o.workloadFlags(flags.Section("Workload certificates"))
-	o.apiFlags(flags.Section("CSR API"))
+	api := flags.Section("CSR API")
+	o.apiFlags(api)
+	o.connectionFlags(api)
 	o.policyFlags(flags.Section("mTLS policy"))
 	o.replicaFlags(flags.Section("Replicas and load"))
 	o.monitorFlags(flags.Section("Monitoring and logs"))

@@ -73,6 +73,7 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"grpc-caller-burst":             "100",
 		"grpc-rate":                     "0",
 		"grpc-max-in-flight":            "1000",
+		"grpc-max-connections":          "0",
 		"token-audiences":               "istio-ca",
 		"token-review-ttl":              "1m0s",
 		"oidc-issuer":                   "",

@@ -57,6 +57,8 @@ type process struct {
 	bansUntil   atomic.Pointer[time.Time] // how long those that were read last hold; nil: none were
 	bansErr     atomic.Pointer[error]     // why they were not read since
 	foreignBans atomic.Pointer[string]    // that were told of
+
+	refused atomic.Int64 // connections to the CSR API, not told of yet
 }
 
 // newProcess shows from the start that nobody leads: an alert on that must not
@@ -151,7 +153,7 @@ func (p *process) run(ctx context.Context, s stores) error {
 }
 
 func (p *process) monitor() daemon.Monitor {
-	return daemon.Monitor{Port: p.cfg.monitoringPort, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready, Profiling: p.cfg.profiling}
+	return daemon.Monitor{Port: p.cfg.monitoringPort, Connections: p.cfg.monitorConnections, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready, Profiling: p.cfg.profiling}
 }
 
 func (p *process) liveness() daemon.Liveness {

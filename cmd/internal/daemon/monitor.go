@@ -20,6 +20,8 @@ type Monitor struct {
 	// Host is the address to listen on; empty: all.
 	Host string
 	Port int
+	// Connections is how many may be open at once; zero: any number.
+	Connections int
 	// Metrics are served at /metrics.
 	Metrics prometheus.Gatherer
 	// Alive and Ready answer /healthz and /readyz: nil is 200, an error 503
@@ -29,13 +31,20 @@ type Monitor struct {
 	Profiling bool
 }
 
+// idleLimit is what a connection may wait for its next request: longer than
+// scrapes are apart.
+const idleLimit = 3 * time.Minute
+
 // Serve answers until ctx ends.
 func (m Monitor) Serve(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(m.Host, strconv.Itoa(m.Port)))
 	if err != nil {
 		return fmt.Errorf("listen on --monitoring-port: %w", err)
 	}
-	server := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second}
+	if m.Connections > 0 {
+		listener = LimitConnections(listener, m.Connections, nil)
+	}
+	server := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleLimit}
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
