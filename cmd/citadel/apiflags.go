@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ type apiOptions struct {
 
 func (o *options) apiFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.grpcPort, "grpc-port", 8060, "`port` of the CSR API; 0 or less: none")
-	f.StringVar(&o.hosts, "grpc-host-identities", "istio-ca,istio-citadel", "comma-separated `names` and addresses by which clients dial the CSR API, beside those of Service istio-citadel")
+	f.StringVar(&o.hosts, "grpc-host-identities", "istio-ca,istio-citadel", "comma-separated `names` and addresses by which clients dial the CSR API, added to istio-citadel, which agents look for, and the names of its Service")
 	f.StringVar(&o.certFile, "grpc-cert-file", "", "serving certificate and its chain, PEM, instead of one that citadel issues to itself")
 	f.StringVar(&o.keyFile, "grpc-key-file", "", "key of --grpc-cert-file, PEM")
 	f.DurationVar(&o.renewExpired, "renew-expired-for", 72*time.Hour, "for how long after its end a certificate still lets its holder renew it; 0: not at all")
@@ -100,7 +101,8 @@ func (c *config) checkRates() {
 	}
 }
 
-// checkHosts adds the names of the Service to those of the flag.
+// checkHosts adds to the names of the flag the one that agents look for whatever
+// they dial (compatibility 5.1), and those of the Service.
 func (c *config) checkHosts() {
 	for _, name := range list(c.hosts) {
 		if addr, err := netip.ParseAddr(name); err == nil {
@@ -112,9 +114,15 @@ func (c *config) checkHosts() {
 		}
 		c.serverNames = append(c.serverNames, name)
 	}
-	service := "istio-citadel." + c.namespace
+	if !slices.Contains(c.serverNames, agentsName) {
+		c.serverNames = append(c.serverNames, agentsName)
+	}
+	service := agentsName + "." + c.namespace
 	c.serverNames = append(c.serverNames, service, service+".svc", service+".svc.cluster.local")
 }
+
+// agentsName is the server's name for agents, ours and the ancestor's.
+const agentsName = "istio-citadel"
 
 func (c *config) checkNodes() {
 	for _, name := range list(c.nodeAccounts) {

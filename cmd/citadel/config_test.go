@@ -203,7 +203,7 @@ func TestConfig(t *testing.T) {
 			return slices.Equal(c.serverNames, []string{"istio-ca", "istio-citadel", "istio-citadel.ca", "istio-citadel.ca.svc", "istio-citadel.ca.svc.cluster.local"})
 		}},
 		"addresses of the CSR API": {nil, []string{"--grpc-host-identities=ca.example, 192.0.2.1,2001:db8::1"}, func(c *config) bool {
-			return c.serverNames[0] == "ca.example" && len(c.serverNames) == 4 && len(c.serverAddrs) == 2
+			return slices.Equal(c.serverNames[:2], []string{"ca.example", "istio-citadel"}) && len(c.serverNames) == 5 && len(c.serverAddrs) == 2 // compatibility 5.1
 		}},
 		"names that are none":           {nil, []string{"--grpc-host-identities=a_b"}, nil},
 		"port that is none":             {nil, []string{"--grpc-port=65536"}, nil},

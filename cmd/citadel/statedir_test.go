@@ -202,12 +202,13 @@ func pair(t *testing.T, issued caclient.Issued, key string) *tls.Certificate {
 	return pair
 }
 
-// TestSiteWithoutKubernetes: a host joins by fingerprint and token, citadel is
-// started anew, and the host renews with what it got: the root is the same.
+// TestSiteWithoutKubernetes: a host joins by fingerprint and token, whatever the
+// flag says of names (compatibility 5.1), citadel is started anew, and the host
+// renews with what it got: the root is the same.
 func TestSiteWithoutKubernetes(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")
-	s := startSite(t, dir, "--trust-domain", "example.org")
+	s := startSite(t, dir, "--trust-domain", "example.org", "--grpc-host-identities", "ca.example.org")
 	id, bearer := s.joinToken(t)
 	join := caclient.Config{Fingerprints: []string{s.fingerprint(t)}, Token: bearer}
 	issued, err := s.sign(t, join, "host")
