@@ -159,6 +159,8 @@ func explain(failed []error) error {
 	case f.cause == nil || strings.Contains(f.text, caclient.CompareClock) || strings.Contains(f.text, "citadelctl token create"): // it says what to do
 	case f.cause.Kind == caclient.NotProven:
 		f.text += ": bring a fresh join token (citadelctl token create)"
+	case f.cause.Kind == caclient.Misnamed:
+		f.text += ": give one of its names by --ca-server-name, or add this one to citadel's by --grpc-host-identities; --ca-address may be another server of the mesh"
 	case f.cause.Kind == caclient.NotTheCA:
 		f.text += ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"
 	case f.cause.Kind == caclient.Unreachable && f.cause.Ref == "": // nobody answered

@@ -137,7 +137,10 @@ func (cfg Config) verify(now time.Time, certs []*x509.Certificate) error {
 		return &ServerError{fmt.Errorf("the server's root is not the one of the fingerprint %s", cfg.Fingerprints[0])}
 	}
 	_, err := certs[0].Verify(x509.VerifyOptions{Roots: trust.Pool(roots), Intermediates: trust.Pool(certs[1:]), CurrentTime: now,
-		DNSName: cfg.ServerName, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	if err == nil { // only then, for what it is called says nothing of another's server
+		err = certs[0].VerifyHostname(cfg.ServerName)
+	}
 	if err == nil {
 		return nil
 	}

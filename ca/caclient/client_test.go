@@ -140,12 +140,13 @@ func TestErrorsSayWhatCanBeDone(t *testing.T) {
 		"fingerprint of the signer": {func(c *Config) {
 			c.ServerName = "web"
 			c.Roots, c.Fingerprints = nil, []string{Fingerprint(r.issuer.Cert)}
-		}, 0, NotTheCA, "not web"},
-		"another's name":    {func(c *Config) { c.ServerName = "istiod" }, 0, NotTheCA, "not istiod"},
-		"wrong word":        {func(c *Config) { c.Token = "wrong" }, 0, NotProven, "the word is wrong"},
-		"no proof":          {func(c *Config) { c.Token = "" }, 0, NotProven, "no proof of identity is given"},
-		"cannot be checked": {func(c *Config) { c.Token = "down" }, 0, Unreachable, "NOT_CHECKED"},
-		"too long a life":   {func(*Config) {}, 200 * time.Hour, Refused, "greater than the max allowed TTL"},
+		}, 0, Misnamed, "not web"},
+		"another's name":       {func(c *Config) { c.ServerName = "istiod" }, 0, Misnamed, "the server is of the CA's roots, and its certificate bears another name: x509: certificate is valid for istio-citadel, ca.example, not istiod"},
+		"another's altogether": {func(c *Config) { c.Roots, c.ServerName = []*x509.Certificate{foreign.Cert}, "istiod" }, 0, NotTheCA, "certificate signed by unknown authority"},
+		"wrong word":           {func(c *Config) { c.Token = "wrong" }, 0, NotProven, "the word is wrong"},
+		"no proof":             {func(c *Config) { c.Token = "" }, 0, NotProven, "no proof of identity is given"},
+		"cannot be checked":    {func(c *Config) { c.Token = "down" }, 0, Unreachable, "NOT_CHECKED"},
+		"too long a life":      {func(*Config) {}, 200 * time.Hour, Refused, "greater than the max allowed TTL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := r.config()

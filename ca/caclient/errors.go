@@ -2,6 +2,7 @@ package caclient
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"strings"
@@ -25,6 +26,9 @@ const (
 	// NotTheCA: who answered is not known to be the Citadel: another address, roots
 	// that are out of date, or a clock that is wrong.
 	NotTheCA
+	// Misnamed: who answered is the Citadel by its roots, and its certificate bears
+	// other names than Config.ServerName.
+	Misnamed
 	// NotProven: the server does not know who asks. Another proof may do.
 	NotProven
 	// Refused: the server knows who asks, and does not give what was asked for.
@@ -53,11 +57,20 @@ type ServerError struct{ Err error }
 
 // Error says it.
 func (e *ServerError) Error() string {
+	if e.misnamed() {
+		return "the server is of the CA's roots, and its certificate bears another name: " + e.Err.Error()
+	}
 	return "the server is not the CA that is trusted here: " + e.Err.Error()
 }
 
 // Unwrap returns the cause.
 func (e *ServerError) Unwrap() error { return e.Err }
+
+// misnamed tells whether nothing but the server's name is wrong.
+func (e *ServerError) misnamed() bool {
+	_, is := errors.AsType[x509.HostnameError](e.Err)
+	return is
+}
 
 // lastHandshake is how the last one ended: gRPC turns its error into words.
 type lastHandshake struct {
@@ -125,7 +138,11 @@ func (c *Client) errorOf(err error) error {
 		e.Kind = Broken
 	default:
 		if server, ok := errors.AsType[*ServerError](c.last.get()); ok {
-			return &Error{Kind: NotTheCA, Reason: server.Error()}
+			kind := NotTheCA
+			if server.misnamed() {
+				kind = Misnamed
+			}
+			return &Error{Kind: kind, Reason: server.Error()}
 		}
 	}
 	return e

@@ -147,7 +147,7 @@ func (f *citadelFlags) citadelError(err error) error {
 	switch told.Kind {
 	case caclient.Unreachable:
 		return codedError{exitUnreachable, fmt.Errorf("%w: check the address, and that it runs with --policy", err)}
-	case caclient.NotTheCA:
+	case caclient.NotTheCA, caclient.Misnamed:
 		return codedError{exitUsage, fmt.Errorf("%w: check --citadel and --citadel-root-cert", err)}
 	case caclient.NotProven, caclient.Refused:
 		return codedError{exitDenied, err}

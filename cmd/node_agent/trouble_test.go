@@ -49,7 +49,7 @@ var troubles = map[string]trouble{
 	"another CA at the address": {false, func(h *host, _ *citadel) []string { return at(newCitadel(h.t, 0)) },
 		[]string{"the server is not the CA that is trusted here: x509: certificate signed by unknown authority", ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"}},
 	"wrong name of the server": {false, func(_ *host, c *citadel) []string { return append(at(c), "--ca-server-name=istiod") },
-		[]string{"certificate is valid for istio-citadel, not istiod", ": compare --ca-address"}},
+		[]string{"certificate is valid for istio-citadel, not istiod: give one of its names by --ca-server-name, or add this one to citadel's by --grpc-host-identities; --ca-address may be"}},
 	"wrong fingerprint": {true, func(h *host, c *citadel) []string {
 		j := c.join(h.t, time.Now())
 		j.Fingerprints = []string{strings.Repeat("0a", 32)}
