@@ -31,7 +31,8 @@ func TestHostFollowsAChangeOfTheCA(t *testing.T) {
 	port := c.APIPort
 	h := newHost(t)
 	token := h.path("token")
-	join := tool(t, "token", "create", "-n", "vm", "--service-account", "web", "--state-dir", dir, "--address", fmt.Sprintf("127.0.0.1:%d", port))
+	join := tool(t, "token", "create", "-n", "vm", "--service-account", "web", "--state-dir", dir,
+		"--root-cert", writeFile(t, "root.pem", old.PEM()), "--address", fmt.Sprintf("127.0.0.1:%d", port))
 	if err := os.WriteFile(token, []byte(join), 0o600); err != nil {
 		t.Fatal(err)
 	}
