@@ -37,10 +37,12 @@ build: ## build bin/citadel, bin/citadelctl and bin/node_agent
 
 # Units, users and folders go where the packages put theirs, so that one takes the
 # place of the other. What an administrator writes, in /etc, counts before it.
+PROGRAMS := node_agent citadel citadelctl
+
 .PHONY: install
 install: ## put programs, units, users and folders where they belong (DESTDIR=, PREFIX=/usr/local; starts nothing)
-	@test -x $(BIN)/node_agent || $(MAKE) --no-print-directory build
-	@install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(BIN)/node_agent $(BIN)/citadel $(BIN)/citadelctl
+	@for program in $(PROGRAMS); do test -x $(BIN)/$$program || { $(MAKE) --no-print-directory build; break; }; done
+	@install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix $(BIN)/,$(PROGRAMS))
 	@install -D -m 0644 -t $(UNITS) systemd/istio-auth-node-agent.service systemd/citadel.service
 	@sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(UNITS)/istio-auth-node-agent.service $(UNITS)/citadel.service
 	@for name in istio-auth-node-agent citadel; do install -D -m 0644 systemd/$$name.sysusers $(DESTDIR)/usr/lib/sysusers.d/$$name.conf; done
@@ -52,7 +54,7 @@ install: ## put programs, units, users and folders where they belong (DESTDIR=, 
 .PHONY: uninstall
 uninstall: ## stop and remove what install put there (keys, certificates, state and users stay)
 	@$(LIVE) systemctl --quiet disable --now istio-auth-node-agent.service citadel.service
-	@rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,node_agent citadel citadelctl)
+	@rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
 	@for name in istio-auth-node-agent citadel; do \
 		rm -f $(UNITS)/$$name.service $(DESTDIR)/usr/lib/sysusers.d/$$name.conf $(DESTDIR)/usr/lib/tmpfiles.d/$$name.conf; \
 	done

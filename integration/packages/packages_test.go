@@ -108,6 +108,7 @@ func TestDebianPackages(t *testing.T) {
 		if got := output(t, "dpkg-deb", "--info", deb, "conffiles"); got != "/etc/default/"+name {
 			t.Errorf("%s: settings that survive an upgrade: %q", name, got)
 		}
+		restartsWithoutWaiting(t, name, output(t, "dpkg-deb", "--info", deb, "postinst"))
 		for script, text := range map[string]string{"postinst": "systemd-sysusers " + name + ".conf", "prerm": "systemctl disable --now " + name + ".service", "postrm": "daemon-reload"} {
 			holdsScript(t, name, output(t, "dpkg-deb", "--info", deb, script), text)
 		}
@@ -126,6 +127,20 @@ func holdsScript(t *testing.T, name, script, text string) {
 	if !strings.Contains(script, text) {
 		t.Errorf("%s: no %q in\n%s", name, text, script)
 	}
+}
+
+// restartsWithoutWaiting insists that an upgrade has systemd restart what runs,
+// and neither waits for it nor fails by it: a host without certificate may take
+// minutes to start, and a package must not stay half-configured for that.
+func restartsWithoutWaiting(t *testing.T, name, script string) {
+	t.Helper()
+	restart := "systemctl --no-block try-restart " + name + ".service || "
+	for line := range strings.Lines(script) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "try-restart") && !strings.HasPrefix(line, restart) {
+			t.Errorf("%s: %s", name, line)
+		}
+	}
+	holdsScript(t, name, script, restart)
 }
 
 func TestRPMPackages(t *testing.T) {
@@ -147,6 +162,7 @@ func TestRPMPackages(t *testing.T) {
 			t.Errorf("%s requires %q", name, got)
 		}
 		scripts := query("--scripts")
+		restartsWithoutWaiting(t, name, scripts)
 		for _, text := range []string{"systemd-sysusers " + name + ".conf", "systemctl disable --now " + name + ".service"} {
 			holdsScript(t, name, scripts, text)
 		}
@@ -180,6 +196,9 @@ func TestInstall(t *testing.T) {
 	if said := output(t, filepath.Join(dest, "usr/local/bin/node_agent"), "version"); !builtFrom.MatchString(said) && exec.Command("git", "rev-parse", "HEAD").Run() == nil {
 		t.Errorf("it does not say which commit it was built from: %s", said)
 	}
+	part := t.TempDir() // as go build -o part/ ./cmd/node_agent leaves it
+	output(t, "cp", filepath.Join(bin, "node_agent"), part)
+	output(t, "make", "-C", "../..", "install", "DESTDIR="+t.TempDir(), "BIN="+part)
 	make("uninstall")
 	if got := files(t, dest); len(got) != 0 {
 		t.Errorf("left behind: %q", got)
