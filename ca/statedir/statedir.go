@@ -32,6 +32,7 @@ const (
 	certName   = "ca-cert.pem"
 	keyName    = "ca-key.pem"
 	bansName   = "bans.json"
+	domainName = "trust-domain"
 	tokensName = "tokens"
 	lockName   = "lock"
 	editName   = "edit.lock"

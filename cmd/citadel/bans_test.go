@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 
 	"citadel/ca"
 	"citadel/ca/catest"
+	"citadel/ca/statedir"
 	"citadel/ca/trust"
 )
 
@@ -109,5 +111,25 @@ func TestForeignBansAreTold(t *testing.T) {
 	}
 	if !strings.Contains(said.String(), "banned=[spiffe://cluster.local/ns/vm/sa/web] trustDomain=example.org") {
 		t.Errorf("it says %s", said.String())
+	}
+}
+
+// TestServedTrustDomainIsKept in the folder, whatever its root is of: citadelctl
+// would ban somebody else.
+func TestServedTrustDomainIsKept(t *testing.T) {
+	dir, err := statedir.Open(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for _, name := range []string{"cluster.local", "example.org"} {
+		td := spiffeid.RequireTrustDomainFromString(name)
+		c := &config{options: &options{selfSignedTTL: 24 * time.Hour}, td: td, caKey: trust.ECDSAP256, source: sourceStateDir}
+		if _, err := c.loadFrom(dir, quiet()); err != nil {
+			t.Fatal(err)
+		}
+		if kept, err := dir.TrustDomain(); err != nil || kept != td {
+			t.Errorf("%s: kept %v, %v", name, kept, err)
+		}
 	}
 }

@@ -58,6 +58,9 @@ func (c *config) checkStateDir(given *pflag.FlagSet) {
 // loadFrom gets the signer from the files of the flags, else the root of the
 // directory.
 func (c *config) loadFrom(dir *statedir.Dir, log *slog.Logger) (kept, error) {
+	if err := dir.KeepTrustDomain(c.td); err != nil {
+		return kept{}, fmt.Errorf("--state-dir: keep the trust domain for citadelctl: %w", err)
+	}
 	if c.source == sourceFiles {
 		log.Info("operator's own CA", "file", c.signingCert)
 		return kept{Signer: c.signer}, nil

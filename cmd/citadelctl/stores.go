@@ -84,10 +84,18 @@ func (f *siteFlags) directory(dir *statedir.Dir) *site {
 		return authorityRoots{dir.Path("ca-cert.pem"), certs}, fileError(err)
 	}
 	domain := func(_ *cobra.Command, r authorityRoots) (spiffeid.TrustDomain, error) {
-		if !f.td.IsZero() {
+		served, err := dir.TrustDomain()
+		switch {
+		case err != nil:
+			return served, fileError(err)
+		case served.IsZero() && !f.td.IsZero():
 			return f.td, nil
+		case served.IsZero(): // citadel has not been started since it says so
+			return survey.NewBundle(r.from, r.certs).TrustDomain(), nil
+		case !f.td.IsZero() && f.td != served:
+			return served, codedError{exitUsage, fmt.Errorf("--%s %s is not the trust domain of citadel in %s, which serves %s: leave the flag out", trustDomainFlag, f.td, f.stateDir, served)}
 		}
-		return survey.NewBundle(r.from, r.certs).TrustDomain(), nil
+		return served, nil
 	}
 	return &site{
 		where:   "in " + f.stateDir,
