@@ -98,6 +98,7 @@ type Agent struct {
 
 	// What follows is the loop's own.
 	held       *certdir.Set
+	dialled    string // where the CA was last asked
 	renewBy    time.Time
 	askedAt    time.Time // when the CA was last asked
 	retryAt    time.Time // not before is it asked again; zero while nothing has failed

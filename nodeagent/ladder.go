@@ -165,6 +165,8 @@ func explain(failed []error) error {
 		f.text += ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"
 	case f.cause.Kind == caclient.Unreachable && f.cause.Ref == "": // nobody answered
 		f.text += ": is that the CA's address (--ca-address), and does it run and let this host through? It is asked again"
+	case strings.Contains(f.cause.Reason, "is banned"):
+		f.text += ": ask who runs the CA (citadelctl identity list and unban); it says why in brackets, if a reason was given"
 	case strings.HasPrefix(f.cause.Reason, "TTL_ERROR"):
 		f.text += ": lower --workload-cert-ttl"
 	case strings.HasPrefix(f.cause.Reason, "CSR_ERROR"):
@@ -201,6 +203,9 @@ func (f *failure) retryAfter() time.Duration {
 // askLimit is what one question to the CA may take.
 const askLimit = 20 * time.Second
 
+// notTLS is what crypto/tls says of a server of HTTP or another protocol.
+const notTLS = "first record does not look like a TLS handshake"
+
 // ask has a new key certified, and checks the whole answer.
 func (a *Agent) ask(ctx context.Context, r rung) (obtained, error) {
 	if len(r.cfg.Roots) == 0 && len(r.cfg.Fingerprints) == 0 {
@@ -214,12 +219,16 @@ func (a *Agent) ask(ctx context.Context, r rung) (obtained, error) {
 	if err != nil {
 		return obtained{}, err
 	}
+	a.dialled = r.cfg.Address
 	a.beat()
 	limited, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	issued, err := a.set.Sign(limited, r.cfg, csr, a.set.TTL)
 	if err != nil {
 		if e, ok := errors.AsType[*caclient.Error](err); ok && e.Kind == caclient.Unreachable && e.Ref == "" {
+			if strings.Contains(e.Reason, notTLS) {
+				return obtained{}, fmt.Errorf("%s answers without TLS, and so is no CA: %w", r.cfg.Address, err)
+			}
 			return obtained{}, fmt.Errorf("%s does not answer: %w", r.cfg.Address, err)
 		}
 		return obtained{}, err

@@ -61,7 +61,7 @@ func (a *Agent) observe(e Event) {
 func (a *Agent) tell() {
 	s := a.last
 	now := wall()
-	s.CA, s.Failures, s.ReloadOwed = a.set.Address, a.failures, a.owed
+	s.CA, s.Failures, s.ReloadOwed = a.address(), a.failures, a.owed
 	s.NextTry = a.nextAsk(now)
 	s.ID = a.want()
 	if a.held != nil {
@@ -79,6 +79,14 @@ func (a *Agent) tell() {
 	}
 	s.Identity = s.ID.String()
 	a.status.Store(&s)
+}
+
+// address is the CA's: for a host that has nothing yet, where it tries to join.
+func (a *Agent) address() string {
+	if a.held == nil && a.dialled != "" {
+		return a.dialled
+	}
+	return a.set.Address
 }
 
 // longestError is what a status tells of an error.

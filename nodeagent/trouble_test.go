@@ -71,6 +71,28 @@ func TestFreshTokenLeadsElsewhere(t *testing.T) {
 	})
 }
 
+// TestBanned: the host's owner learns whom to ask.
+func TestBanned(t *testing.T) {
+	err := explain([]error{&caclient.Error{Kind: caclient.Refused, Reason: "DENIED: identity a is banned (stolen)"}})
+	if want := "identity a is banned (stolen): ask who runs the CA (citadelctl identity list and unban)"; !strings.Contains(err.Error(), want) {
+		t.Error(err)
+	}
+}
+
+// TestJoiningAddressIsShown: what is dialled, and not a default that nobody asks.
+func TestJoiningAddressIsShown(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.joins()
+		r.breaks(unreachable)
+		r.run()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if s := r.agent.Status(); s.CA != "joined:8060" || r.events[0].Status.CA != "joined:8060" {
+			t.Errorf("%+v, %+v", s, r.events)
+		}
+	})
+}
+
 // TestEndsInTheSameSecond: root and leaf end together, and their last second
 // counts (specifications 9.19).
 func TestEndsInTheSameSecond(t *testing.T) {

@@ -44,6 +44,8 @@ type Error struct {
 	Reason string
 	// Ref finds the call in the server's log; empty if the server said nothing.
 	Ref string
+	// NotServed: the server knows no such call. Its Kind is Broken.
+	NotServed bool
 	// RetryAfter is when the server wants to be asked again; zero if it does not
 	// say.
 	RetryAfter time.Duration
@@ -135,7 +137,7 @@ func (c *Client) errorOf(err error) error {
 	case codes.InvalidArgument, codes.PermissionDenied, codes.FailedPrecondition, codes.OutOfRange:
 		e.Kind = Refused
 	case codes.Unimplemented, codes.DataLoss:
-		e.Kind = Broken
+		e.Kind, e.NotServed = Broken, st.Code() == codes.Unimplemented
 	default:
 		if server, ok := errors.AsType[*ServerError](c.last.get()); ok {
 			kind := NotTheCA

@@ -231,9 +231,11 @@ Policy:             ab.7, v1, 5 objects, from the file of the last run, as of 1m
 		t.Errorf("%v\n%s", err, &b)
 	}
 	for want, s := range map[string]policycache.Status{
-		"none: STRICT, and nobody to call":                   {Source: policycache.None},
-		"ab.7, v1, 5 objects, from the CA, which is watched": {Source: policycache.CA, Version: "ab.7", Generation: "v1", Objects: 5, Watching: true, Heard: now},
-		"ab.7, v1, 0 objects, from the CA, as of 3m0s ago":   {Source: policycache.CA, Version: "ab.7", Generation: "v1", Heard: now.Add(-3 * time.Minute)},
+		"none: STRICT, and nobody to call": {Source: policycache.None},
+		"the CA serves no policy":          {Source: policycache.None, NotServed: true},
+		"ab.7, v1, 0 objects, from the file of the last run, as of 3m0s ago; the CA serves no policy now": {Source: policycache.Disk, Version: "ab.7", Generation: "v1", Heard: now.Add(-3 * time.Minute), NotServed: true},
+		"ab.7, v1, 5 objects, from the CA, which is watched":                                              {Source: policycache.CA, Version: "ab.7", Generation: "v1", Objects: 5, Watching: true, Heard: now},
+		"ab.7, v1, 0 objects, from the CA, as of 3m0s ago":                                                {Source: policycache.CA, Version: "ab.7", Generation: "v1", Heard: now.Add(-3 * time.Minute)},
 	} {
 		if got := policyLine(&s, now); got != want {
 			t.Errorf("%s, want %s", got, want)

@@ -54,8 +54,9 @@ var (
 	descReload   = prometheus.NewDesc("citadel_agent_reload_owed", "1 while programs have not been made to read the newest files.", nil, nil)
 	descRoots    = prometheus.NewDesc("citadel_agent_roots", "Roots that are trusted.", nil, nil)
 	descPolicy   = prometheus.NewDesc("citadel_agent_policy_known", "1 while there is an mTLS policy, 0 while there is none, which means STRICT; with where it is from.", []string{"source"}, nil)
+	descServed   = prometheus.NewDesc("citadel_agent_policy_served", "0 where the CA serves no policy (citadel without --policy), else 1.", nil, nil)
 	descHeard    = prometheus.NewDesc("citadel_agent_policy_heard_timestamp", "Unix time until which the policy is known to be the CA's.", nil, nil)
-	descOfStatus = []*prometheus.Desc{descLeft, descExpiry, descRenewAt, descLast, descInARow, descReload, descRoots, descPolicy, descHeard}
+	descOfStatus = []*prometheus.Desc{descLeft, descExpiry, descRenewAt, descLast, descInARow, descReload, descRoots, descPolicy, descServed, descHeard}
 )
 
 // Describe is of prometheus.Collector.
@@ -97,5 +98,10 @@ func (a agentStatus) Collect(out chan<- prometheus.Metric) {
 		known = 0
 	}
 	show(descPolicy, known, string(s.Policy.Source))
+	served := 1.0
+	if s.Policy.NotServed {
+		served = 0
+	}
+	show(descServed, served)
 	at(descHeard, s.Policy.Heard)
 }

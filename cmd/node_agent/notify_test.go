@@ -150,7 +150,7 @@ func TestMetricNames(t *testing.T) {
 	m.observe(nodeagent.Event{Err: io.EOF})
 	want := append(always, "cert_expiry_seconds", "citadel_agent_certificate_expiry_timestamp", "citadel_agent_next_try_timestamp",
 		"citadel_agent_last_renewal_timestamp", "citadel_agent_roots", "citadel_agent_renewals_total",
-		"citadel_agent_policy_known", "citadel_agent_policy_heard_timestamp")
+		"citadel_agent_policy_known", "citadel_agent_policy_served", "citadel_agent_policy_heard_timestamp")
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(names())); !slices.Equal(got, want) {
 		t.Errorf("with one: %q", got)

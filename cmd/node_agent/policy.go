@@ -30,9 +30,10 @@ type policyWatch struct {
 	p     *process
 	again chan struct{}
 
-	mu    sync.Mutex
-	known bool   // guarded by mu: the log knows of a policy
-	last  string // guarded by mu: the error that was logged last
+	mu        sync.Mutex
+	known     bool   // guarded by mu: the log knows of a policy
+	last      string // guarded by mu: the error that was logged last
+	notServed bool   // guarded by mu: the log knows that the CA serves none
 }
 
 // newPolicyWatch reads what was kept.
@@ -49,7 +50,7 @@ func (p *process) newPolicyWatch() *policyWatch {
 		w.known = true
 		p.log.Info("policy of the last run", "version", s.Version, "objects", s.Objects, "age", time.Since(s.Heard).Round(time.Second).String())
 	} else {
-		p.log.Warn("there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
+		p.log.Debug("there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
 	}
 	return w
 }
@@ -122,8 +123,15 @@ func (w *policyWatch) tell(err error) {
 		if !w.known || w.last != "" {
 			w.p.log.Info("policy from the CA", "version", s.Version, "generation", s.Generation, "objects", s.Objects)
 		}
-		w.known, w.last = true, ""
+		w.known, w.last, w.notServed = true, "", false
 		w.p.log.Debug("policy", "version", s.Version, "objects", s.Objects)
+		return
+	}
+	if policycache.NotServed(err) {
+		if !w.notServed {
+			w.p.log.Info("the CA serves no policy (citadel --policy)", "source", s.Source, "version", s.Version)
+		}
+		w.last, w.notServed = "", true
 		return
 	}
 	if err.Error() == w.last {
@@ -155,7 +163,10 @@ func (p *process) status() status {
 
 // policyLine is one line about the policy, for people.
 func policyLine(s *policycache.Status, now time.Time) string {
-	if s.Source == policycache.None {
+	switch {
+	case s.Source == policycache.None && s.NotServed:
+		return "the CA serves no policy"
+	case s.Source == policycache.None:
 		return "none: STRICT, and nobody to call"
 	}
 	line := fmt.Sprintf("%s, %s, %d objects, ", s.Version, s.Generation, s.Objects)
@@ -163,5 +174,9 @@ func policyLine(s *policycache.Status, now time.Time) string {
 		return line + "from the CA, which is watched"
 	}
 	from := map[policycache.Source]string{policycache.CA: "from the CA", policycache.Disk: "from the file of the last run"}[s.Source]
-	return line + fmt.Sprintf("%s, as of %s ago", from, now.Sub(s.Heard).Round(time.Second))
+	line += fmt.Sprintf("%s, as of %s ago", from, now.Sub(s.Heard).Round(time.Second))
+	if s.NotServed {
+		line += "; the CA serves no policy now"
+	}
+	return line
 }

@@ -15,6 +15,7 @@ import (
 	"citadel/ca/caclient"
 	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent"
+	"citadel/nodeagent/certdir"
 )
 
 // serve runs until ctx ends.
@@ -36,11 +37,29 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 	p.metrics = newMetrics(func() status { return p.status() })
 	settings := p.settings()
 	settings.Sinks = []nodeagent.Sink{sink}
+	settings.Held = func() (certdir.Set, error) {
+		held, err := cfg.dir.Load()
+		if err == nil {
+			p.narrow(sink)
+		}
+		return held, err
+	}
 	p.agent = nodeagent.New(settings)
 	if cfg.policy {
 		p.policy = p.newPolicyWatch()
 	}
 	return p.run(ctx)
+}
+
+// narrow lets no more people read an adopted key than --key-mode does.
+func (p *process) narrow(sink *certdir.Sink) {
+	had, err := sink.NarrowKey()
+	switch {
+	case err != nil:
+		p.log.Warn("more people can read the key than --key-mode lets, until it is renewed", "err", err, "mode", fmt.Sprintf("%#o", had), "key", p.cfg.key)
+	case had != 0:
+		p.log.Info("the key has the mode of --key-mode now", "was", fmt.Sprintf("%#o", had), "key", p.cfg.key)
+	}
 }
 
 // process is the running program.

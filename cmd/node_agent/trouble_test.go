@@ -45,7 +45,7 @@ var troubles = map[string]trouble{
 	"no such name": {false, func(*host, *citadel) []string { return []string{"--ca-address=nowhere.invalid:8060"} },
 		[]string{"nowhere.invalid:8060 does not answer: ", askAgain}},
 	"something else at the address": {false, func(h *host, _ *citadel) []string { return []string{"--ca-address=" + notTLS(h.t)} },
-		[]string{" does not answer: authentication handshake failed: tls: first record does not look like a TLS handshake" + askAgain}},
+		[]string{" answers without TLS, and so is no CA: authentication handshake failed: tls: first record does not look like a TLS handshake" + askAgain}},
 	"another CA at the address": {false, func(h *host, _ *citadel) []string { return at(newCitadel(h.t, 0)) },
 		[]string{"the server is not the CA that is trusted here: x509: certificate signed by unknown authority", ": compare --ca-address; where the CA's root has changed while this host was away, bring a fresh join token (citadelctl token create)"}},
 	"wrong name of the server": {false, func(_ *host, c *citadel) []string { return append(at(c), "--ca-server-name=istiod") },

@@ -41,6 +41,8 @@ type Status struct {
 	Updated  time.Time `json:"updated,omitzero"`
 	Heard    time.Time `json:"heard,omitzero"`
 	Watching bool      `json:"watching"`
+	// NotServed: the CA serves no policy. What it said before stays.
+	NotServed bool `json:"notServed,omitempty"`
 	// LastError is why the CA is not watched, or the file not kept.
 	LastError string `json:"lastError,omitempty"`
 }
@@ -180,16 +182,26 @@ func (c *Cache) Keep() error {
 	return err
 }
 
-// Lost notes that the CA is not watched any more, and why.
+// Lost notes that the CA is not watched any more, and why. That a CA serves no
+// policy is no error of anybody's.
 func (c *Cache) Lost(now time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status.Watching {
 		c.status.Watching, c.status.Heard = false, now
 	}
-	if err != nil {
-		c.status.LastError = err.Error()
+	switch {
+	case NotServed(err):
+		c.status.NotServed, c.status.LastError = true, ""
+	case err != nil:
+		c.status.NotServed, c.status.LastError = false, err.Error()
 	}
+}
+
+// NotServed tells whether an error says that the CA serves no policy.
+func NotServed(err error) bool {
+	e, ours := errors.AsType[*caclient.Error](err)
+	return ours && e.NotServed
 }
 
 // apply returns what is held after an update.

@@ -285,6 +285,27 @@ func TestNotKept(t *testing.T) {
 	}
 }
 
+// TestNotServed: a CA without policy is no error; what is known stays, and what
+// is not is STRICT.
+func TestNotServed(t *testing.T) {
+	none := &caclient.Error{Kind: caclient.Broken, NotServed: true, Reason: "unknown service"}
+	c := open(t, &disk{})
+	c.Lost(time.Now(), errors.New("gone"))
+	c.Lost(time.Now(), none)
+	if s := c.Status(time.Now()); !s.NotServed || s.LastError != "" || s.Source != None || c.Resolve(question).Server != policy.Strict {
+		t.Errorf("%+v", s)
+	}
+	c.Update(time.Now(), world(policy.Disable))
+	c.Lost(time.Now(), none)
+	if s := c.Status(time.Now()); !s.NotServed || s.LastError != "" || s.Source != CA || s.Watching || c.Resolve(question).Server != policy.Disable {
+		t.Errorf("%+v", s)
+	}
+	c.Lost(time.Now(), errors.New("gone"))
+	if s := c.Status(time.Now()); s.NotServed || s.LastError != "gone" {
+		t.Errorf("%+v", s)
+	}
+}
+
 // FuzzParse: whatever the file holds, it is read to something that can be kept, or
 // not at all.
 func FuzzParse(f *testing.F) {
