@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,13 +24,21 @@ type auditStream struct {
 	close func() error
 }
 
-// openAudit opens the stream that --audit-log names.
-func openAudit(path string, stdout io.Writer) (*auditStream, error) {
+// openAudit opens the stream that --audit-log names. A log in the state folder,
+// if there is one, leads nowhere else, as nothing there does.
+func openAudit(path, stateDir string, stdout io.Writer) (*auditStream, error) {
 	if path == "-" {
 		return &auditStream{out: stdout, close: func() error { return nil }}, nil
 	}
-	// A pipe that nobody reads is an error, not a wait.
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o600)
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND | syscall.O_NONBLOCK // a pipe that nobody reads is an error, not a wait
+	inState := stateDir != "" && filepath.Dir(path) == filepath.Clean(stateDir)
+	if inState {
+		flags |= syscall.O_NOFOLLOW
+	}
+	file, err := os.OpenFile(path, flags, 0o600)
+	if inState && errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("--audit-log: %s is a symbolic link, and nothing in the state folder leads out of it: move it away, and name the log itself by --audit-log", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--audit-log: open the audit log: %w", err)
 	}

@@ -23,8 +23,8 @@ func TestAuditLinesAreWhole(t *testing.T) {
 	const writers, each = 16, 50
 	path := filepath.Join(t.TempDir(), "audit.log")
 	for name, open := range map[string]func(io.Writer) (*auditStream, error){
-		"standard output": func(out io.Writer) (*auditStream, error) { return openAudit("-", out) },
-		"file":            func(io.Writer) (*auditStream, error) { return openAudit(path, nil) },
+		"standard output": func(out io.Writer) (*auditStream, error) { return openAudit("-", "", out) },
+		"file":            func(io.Writer) (*auditStream, error) { return openAudit(path, "", nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -76,7 +76,7 @@ func TestAuditFileThatWasCutOff(t *testing.T) {
 		if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		stream, err := openAudit(path, nil)
+		stream, err := openAudit(path, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +94,7 @@ func TestAuditFileThatWasCutOff(t *testing.T) {
 func TestAuditFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	for range 2 {
-		stream, err := openAudit(path, nil)
+		stream, err := openAudit(path, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,14 +118,14 @@ func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on 
 
 // TestAuditFailureIsTold, for nothing may be signed then.
 func TestAuditFailureIsTold(t *testing.T) {
-	stream, err := openAudit("-", full{})
+	stream, err := openAudit("-", "", full{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := stream.write(ca.AuditRecord{}); err == nil || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("error %v", err)
 	}
-	if _, err := openAudit(filepath.Join(t.TempDir(), "no", "folder"), nil); err == nil || !strings.Contains(err.Error(), "open the audit log") {
+	if _, err := openAudit(filepath.Join(t.TempDir(), "no", "folder"), "", nil); err == nil || !strings.Contains(err.Error(), "open the audit log") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -184,7 +184,7 @@ func TestAuditPipe(t *testing.T) {
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openAudit(path, nil); err == nil || !strings.Contains(err.Error(), "--audit-log: open the audit log: open "+path+": ") {
+	if _, err := openAudit(path, "", nil); err == nil || !strings.Contains(err.Error(), "--audit-log: open the audit log: open "+path+": ") {
 		t.Errorf("without a reader: %v", err)
 	}
 	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -192,7 +192,7 @@ func TestAuditPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	stream, err := openAudit(path, nil)
+	stream, err := openAudit(path, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestAuditPipe(t *testing.T) {
 func TestBlockedStandardOutput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out, in := io.Pipe()
-		stream, err := openAudit("-", in)
+		stream, err := openAudit("-", "", in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,4 +243,29 @@ func TestBlockedStandardOutput(t *testing.T) {
 		}
 		_ = in.Close()
 	})
+}
+
+// TestAuditLogLeavesNoStateFolder by a link; one that a person names himself may
+// be a link, as /dev/stderr is.
+func TestAuditLogLeavesNoStateFolder(t *testing.T) {
+	state, other := t.TempDir(), t.TempDir()
+	log, target := filepath.Join(state, "audit.log"), filepath.Join(other, "target")
+	if err := os.Symlink(target, log); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openAudit(log, state+"/", io.Discard); err == nil || !strings.Contains(err.Error(), "audit.log is a symbolic link") {
+		t.Errorf("through a link: %v", err)
+	}
+	if _, err := os.Stat(target); err == nil {
+		t.Error("the link's target was made")
+	}
+	for _, stateDir := range []string{"", other} {
+		stream, err := openAudit(log, stateDir, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -99,7 +99,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stdout, stderr i
 		defer dir.Close()
 		keeps = func(p *process) stores { return p.directory(dir) }
 	}
-	audit, err := openAudit(cfg.auditLog, stdout)
+	audit, err := openAudit(cfg.auditLog, cfg.stateDir, stdout)
 	if err != nil {
 		return err
 	}
