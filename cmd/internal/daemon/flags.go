@@ -186,12 +186,26 @@ type collecting struct {
 // Set never fails. A text that does not parse leaves the value as it was, so
 // that no further problem follows from it.
 func (c collecting) Set(text string) error {
+	if looksLikeToken(text) {
+		c.flags.Problem(c.name, tokenInSight)
+		return nil
+	}
 	old := c.String()
 	if err := c.Value.Set(text); err != nil {
 		c.flags.Problem(c.name, "%q: %v", text, err)
 		_ = c.Value.Set(old) // it was valid before
 	}
 	return nil
+}
+
+const tokenInSight = "this is a token itself, and others can see it here: make another, write it to a file, and name that"
+
+// looksLikeToken finds join tokens and JWTs, which people give to flags by
+// mistake. No flag takes one, and no message repeats it.
+func looksLikeToken(text string) bool {
+	text = strings.TrimSpace(text)
+	return strings.Contains(text, "citadel-join.") || strings.Contains(text, "citadel-join-v1.") ||
+		strings.HasPrefix(text, "eyJ") && strings.Count(text, ".") == 2
 }
 
 // stoodIn tells whether this is an alias of a flag that was given itself.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -237,5 +238,31 @@ func TestUsage(t *testing.T) {
 		if strings.Contains(text, hidden) {
 			t.Errorf("shows %s", hidden)
 		}
+	}
+}
+
+// TestTokensAreNotRepeated: whichever flag or variable one was given to by
+// mistake, it is told so, without it.
+func TestTokensAreNotRepeated(t *testing.T) {
+	const secret = "c2VjcmV0"
+	for _, token := range []string{"citadel-join-v1." + secret, " citadel-join.0123456789." + secret, "host:citadel-join-v1." + secret, "eyJ" + secret + ".eyJ9.x"} {
+		for _, p := range []*program{
+			parse(t, nil, "--log_names", token), parse(t, nil, "--port="+token), parse(t, nil, "--ttl="+token),
+			parse(t, map[string]string{"TEST_LOG_NAMES": token}),
+		} {
+			problems := p.flags.Problems()
+			if len(problems) != 1 || strings.Contains(problems[0].Error(), secret) || !strings.Contains(problems[0].Error(), "this is a token itself") {
+				t.Errorf("%q: %v", token, problems)
+			}
+			if p.names != "x" || p.port != 1 {
+				t.Errorf("%q counts: %q, %d", token, p.names, p.port)
+			}
+		}
+		if err := os.Unsetenv("TEST_LOG_NAMES"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := parse(t, nil, "--log_names=/etc/credstore/citadel-join-token"); len(p.flags.Problems()) > 0 {
+		t.Errorf("a file's name is no token: %v", p.flags.Problems())
 	}
 }
