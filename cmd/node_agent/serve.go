@@ -28,6 +28,13 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 		log.Warn(w)
 	}
 	log.Info("node_agent starts", "version", daemon.BuildVersion().Version)
+	lock, err := state{cfg.stateDir}.hold(log)
+	if err != nil {
+		return err
+	}
+	if lock != nil {
+		defer func() { err = errors.Join(err, lock.Close()) }()
+	}
 	sink, err := cfg.dir.Open()
 	if err != nil {
 		return err
