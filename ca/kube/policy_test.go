@@ -68,7 +68,7 @@ func TestMeshConfigOfTheCluster(t *testing.T) {
 		!slices.Equal(h.object.(*policy.MeshConfig).ExcludedServices, []string{"a.b.c"}) {
 		t.Errorf("%+v", h)
 	}
-	for _, text := range []string{"authPolicy: ON", "[", "authPolicy: [MUTUAL_TLS]", "enableAutoMtls: maybe\nofTheYear2040: 1", "- a"} {
+	for _, text := range []string{"authPolicy: ON", "[", "authPolicy: [MUTUAL_TLS]", "enableAutoMtls: maybe\nofTheYear2040: 1", "- a", "rootNamespace: Istio System", "authPolicy: MUTUAL_TLS\ntrustDomain: of whom/\nofTheYear2040: 1"} {
 		if h := read(text); h.err == nil || h.object != nil || !strings.Contains(h.err.Error(), "ConfigMap istio-system/istio, key mesh") {
 			t.Errorf("%s: %+v", text, h)
 		}

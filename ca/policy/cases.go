@@ -110,6 +110,9 @@ func (s *strict) resolveCase(t *caseText) Case {
 	c := Case{Name: t.Name, Generation: t.Generation, Expect: t.Expect.Expected, Query: t.Query}
 	if t.MeshConfig.Kind != 0 {
 		c.Mesh = s.meshConfig(&t.MeshConfig)
+		for _, p := range broken(c.Mesh) {
+			s.problems = append(s.problems, s.locate(p))
+		}
 	}
 	for i := range t.Objects {
 		for _, o := range s.objects(&t.Objects[i], false) {

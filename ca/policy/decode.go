@@ -51,8 +51,8 @@ type parsed struct {
 // A ConfigMap called istio is the mesh config under its key mesh.
 // file is only said in errors. Objects that are right are returned even when
 // others are not; each error is a Problem, joined. Unknown fields, words and
-// kinds, names that are no DNS names and hosts with a wildcard in the wrong place
-// are errors, and what is larger than MaxInput and MaxObject.
+// kinds, names that are no DNS names, hosts with a wildcard in the wrong place and
+// a mesh config with a value that is none are errors, and what is larger than MaxInput and MaxObject.
 func Decode(file string, text []byte) ([]Object, error) {
 	all, problems := decode(file, text)
 	var objects []Object
@@ -66,6 +66,10 @@ func Decode(file string, text []byte) ([]Object, error) {
 // Its errors are those of Decode. An empty text is an empty configuration.
 func DecodeMeshConfig(file string, text []byte) (*MeshConfig, error) {
 	mesh, problems := decodeMesh(file, text)
+	for _, p := range broken(mesh.Object) {
+		p.File, p.Object, p.Line = file, KindMeshConfig.String(), lineOf(mesh.lines, p.Field)
+		problems = append(problems, p)
+	}
 	if err := join(problems); err != nil {
 		return nil, err
 	}
@@ -261,6 +265,9 @@ func (s *strict) configMap(n *yaml.Node) (parsed, bool) {
 		own := &strict{file: s.file, left: s.left, fields: s.fields}
 		mesh = own.meshConfig(inner[0])
 		s.left = own.left
+		for _, p := range broken(mesh) {
+			own.problems = append(own.problems, own.locate(p))
+		}
 		for _, p := range own.problems {
 			p.Line = lineIn(&text, p.Line)
 			s.problems = append(s.problems, p)

@@ -81,7 +81,9 @@ func (e *editor) cluster() {
 	for _, ref := range e.order {
 		switch o := e.objects[ref]; ref.Kind {
 		case KindMeshConfig:
-			s.config, _ = o.(*MeshConfig)
+			if s.config, _ = o.(*MeshConfig); o != nil && !sound(broken(o)) {
+				s.config = nil
+			}
 		case KindNamespace:
 			s.names = replaced[*Namespace](s.names, ref.Name, o)
 		case KindMeshPolicy:

@@ -87,8 +87,8 @@ func (d Decision) Explain() Explanation {
 
 func (s *Snapshot) whyPicked() string {
 	return map[Generation]string{
-		V1:       "PeerAuthentication objects or enableAutoMtls exist, or nothing at all does",
-		V1Alpha1: "MeshPolicy or Policy objects exist, and no PeerAuthentication",
+		V1:       "valid PeerAuthentication objects or enableAutoMtls exist, or nothing at all does",
+		V1Alpha1: "valid MeshPolicy or Policy objects exist, and no PeerAuthentication",
 		Legacy:   "authPolicy or an annotation auth.istio.io/<port> exists, and no newer policy",
 	}[s.generation]
 }

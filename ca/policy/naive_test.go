@@ -41,7 +41,9 @@ func newNaive(g Generation, objects []Object) *naive {
 	for _, o := range objects {
 		switch o := o.(type) {
 		case *MeshConfig:
-			n.config = *o
+			if valid(g, o) {
+				n.config = *o
+			}
 		case *Service:
 			n.services = append(n.services, o)
 		case *Pod:

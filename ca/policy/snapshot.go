@@ -142,18 +142,22 @@ func (s *Snapshot) configure() {
 	}
 }
 
-// pick is what Auto means: the newest generation of which there is a trace.
+// pick is what Auto means: the newest generation of which there is a trace. What
+// is not valid is none: a mistake would change the rules of the whole mesh.
 func (s *Snapshot) pick(c *MeshConfig) Generation {
 	var has struct{ peer, policy, annotation bool }
 	for _, ns := range s.namespaces {
-		has.peer = has.peer || len(ns.peers) > 0
-		has.policy = has.policy || len(ns.policies) > 0
+		has.peer = has.peer || ns.wide != nil || len(ns.selecting) > 0
+		has.policy = has.policy || slices.ContainsFunc(ns.policies, func(p *authPolicy) bool { return !p.invalid && !p.misnamed })
 		has.annotation = has.annotation || ns.annotated > 0
+	}
+	for _, p := range s.meshPolicy {
+		has.policy = has.policy || sound(Validate(V1Alpha1, p))
 	}
 	switch {
 	case has.peer || c.EnableAutoMTLS != nil && *c.EnableAutoMTLS:
 		return V1
-	case has.policy || len(s.meshPolicy) > 0:
+	case has.policy:
 		return V1Alpha1
 	case has.annotation || c.AuthPolicy != AuthUnset:
 		return Legacy

@@ -14,7 +14,7 @@ func Validate(g Generation, object Object) []Problem {
 	problems := broken(object)
 	switch o := object.(type) {
 	case *MeshConfig:
-		problems = append(problems, validateMesh(o)...)
+		problems = append(problems, validateExcluded(o)...)
 	case *MeshPolicy:
 		problems = append(problems, validateMeshPolicy(o)...)
 	case *Policy:
@@ -74,6 +74,8 @@ func broken(object Object) (problems []Problem) {
 		}
 	}
 	switch o := object.(type) {
+	case *MeshConfig:
+		problems = append(problems, brokenMesh(o)...)
 	case *Service:
 		for i, p := range o.Spec.Ports {
 			if bad, is := portProblem(fmt.Sprintf("spec.ports[%d].port", i), int64(p.Port)); is {
@@ -111,7 +113,9 @@ func brokenEntry(e *ServiceEntry) (problems []Problem) {
 	return problems
 }
 
-func validateMesh(m *MeshConfig) (problems []Problem) {
+// brokenMesh says why a mesh config cannot be used: half of one could be more
+// permissive than none.
+func brokenMesh(m *MeshConfig) (problems []Problem) {
 	if m.AuthPolicy > AuthMutualTLS {
 		problems = append(problems, Problem{Field: "authPolicy", Message: fmt.Sprintf("unrecognized auth policy %q", m.AuthPolicy)})
 	}
@@ -121,6 +125,11 @@ func validateMesh(m *MeshConfig) (problems []Problem) {
 	if m.TrustDomain != "" && !isTrustDomain(m.TrustDomain) {
 		problems = append(problems, Problem{Field: "trustDomain", Message: fmt.Sprintf("%q is no trust domain", m.TrustDomain)})
 	}
+	return problems
+}
+
+// validateExcluded looks for entries that match nothing.
+func validateExcluded(m *MeshConfig) (problems []Problem) {
 	for i, host := range m.ExcludedServices {
 		if text := hostProblem(host); text != "" || strings.Count(host, ".") < 2 || strings.HasPrefix(host, "*") {
 			problems = append(problems, Problem{Field: fmt.Sprintf("mtlsExcludedServices[%d]", i), Warning: true,

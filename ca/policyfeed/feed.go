@@ -67,7 +67,7 @@ type Change struct {
 	Put  []policy.Object // come, or replace those of the same Ref
 	Gone []policy.Ref
 	// Broken are objects that exist and cannot be read, with the reason. They are
-	// as good as absent. A mesh config that is broken leaves the one of before:
+	// as good as absent. A mesh config that is broken, or not valid, leaves the one of before:
 	// without any, a whole mesh would turn to plain text for a typing error.
 	Broken map[policy.Ref]error
 	// Known says that the objects of this change, with those before, are all.
@@ -121,6 +121,13 @@ func (s *State) take(c Change) (put []policy.Object, gone []policy.Ref) {
 	}
 	e := editor{s, map[string]bool{}}
 	for _, o := range c.Put {
+		if mesh, is := o.(*policy.MeshConfig); is {
+			problems := policy.Validate(s.Asked, mesh)
+			if i := slices.IndexFunc(problems, isError); i >= 0 {
+				s.broken[o.Ref()] = problems[i].Error()
+				continue
+			}
+		}
 		delete(s.broken, o.Ref())
 		if e.put(o) {
 			put = append(put, o)

@@ -68,6 +68,10 @@ func TestBroken(t *testing.T) {
 	if p := f.State().Problems(); len(p) != 0 {
 		t.Errorf("problems: %v", p)
 	}
+	f.Apply(Change{Put: []policy.Object{&policy.MeshConfig{RootNamespace: "Istio System"}}})
+	if s := f.State(); len(s.Problems()) != 1 || !slices.ContainsFunc(s.Objects(), func(o policy.Object) bool { return o == policy.Object(mesh) }) {
+		t.Errorf("a mesh config that is not valid: %v, %v", s.Problems(), s.Objects())
+	}
 	bad := strict("a")
 	bad.Spec.PortLevelMTLS = map[uint32]policy.PeerMTLS{1: {}}
 	f = fed(policy.V1, bad)

@@ -270,5 +270,7 @@ func (s *seer) matches(r *policy.DestinationRule) bool {
 
 // valid tells whether an object is used at all.
 func valid(g policy.Generation, o policy.Object) bool {
-	return !slices.ContainsFunc(policy.Validate(g, o), func(p policy.Problem) bool { return !p.Warning })
+	return !slices.ContainsFunc(policy.Validate(g, o), isError)
 }
+
+func isError(p policy.Problem) bool { return !p.Warning }
