@@ -38,6 +38,9 @@ type cluster struct {
 	clock     *serverClock
 }
 
+// noCluster is that there is no kubeconfig.
+type noCluster struct{ error }
+
 // connect prepares to talk to the API server, and does not talk to it yet. Its
 // errors are about the kubeconfig.
 func (f *clusterFlags) connect() (*cluster, error) {
@@ -47,7 +50,7 @@ func (f *clusterFlags) connect() (*cluster, error) {
 	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: f.context})
 	rest, err := config.ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, codedError{exitUsage, fmt.Errorf("no cluster to look at: there is no kubeconfig in %v: give --kubeconfig FILE or set KUBECONFIG", rules.GetLoadingPrecedence())}
+		return nil, codedError{exitUsage, noCluster{fmt.Errorf("no cluster to look at: there is no kubeconfig in %v: give --kubeconfig FILE or set KUBECONFIG", rules.GetLoadingPrecedence())}}
 	}
 	if err != nil {
 		return nil, codedError{exitUsage, fmt.Errorf("read the kubeconfig: %w: check --kubeconfig, KUBECONFIG and --context", err)}

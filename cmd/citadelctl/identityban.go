@@ -102,7 +102,7 @@ func ban(list kube.BanList, who whom, b kube.Ban) (string, error) {
 	}
 	list[who.key()] = b
 	if who.serial != "" {
-		return fmt.Sprintf("Banned %s: within seconds no replica issues anything to who asks by it. It is good until it ends, and its identity can still be had by another proof.", who), nil
+		return fmt.Sprintf("Banned %s: within seconds no replica issues anything to who asks by it. It is good until it ends, and its identity can still be had by another proof: where the host joined by a join token that lives, its key may ask with that again, so revoke the token too (citadelctl token list, token revoke).", who), nil
 	}
 	return fmt.Sprintf("Banned %s: within seconds no replica issues anything to it, and its Secret, where it has one, is not renewed. What was issued already is good until it ends.", who), nil
 }

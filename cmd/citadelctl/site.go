@@ -179,6 +179,9 @@ func (f *siteFlags) prepare(cmd *cobra.Command, others ...error) (*site, error) 
 		return f.directory(dir), nil
 	}
 	c, err := f.connect()
+	if _, is := errors.AsType[noCluster](err); is {
+		return nil, codedError{exitUsage, fmt.Errorf("%w, or --%s DIR for a citadel without Kubernetes", err, stateDirFlag)}
+	}
 	if err != nil {
 		return nil, err
 	}
