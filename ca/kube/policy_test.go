@@ -68,7 +68,17 @@ func TestMeshConfigOfTheCluster(t *testing.T) {
 		!slices.Equal(h.object.(*policy.MeshConfig).ExcludedServices, []string{"a.b.c"}) {
 		t.Errorf("%+v", h)
 	}
-	for _, text := range []string{"authPolicy: ON", "[", "authPolicy: [MUTUAL_TLS]", "enableAutoMtls: maybe\nofTheYear2040: 1", "- a", "rootNamespace: Istio System", "authPolicy: MUTUAL_TLS\ntrustDomain: of whom/\nofTheYear2040: 1"} {
+	for _, text := range []string{"{}", "ofTheYear2040: {x: [1]}", "trustDomain:\nauthPolicy: NONE"} {
+		if h := read(text); h.err != nil || h.object == nil {
+			t.Errorf("%s: %+v", text, h)
+		}
+	}
+	if h := meshObject(&corev1.ConfigMap{BinaryData: map[string][]byte{"mesh": []byte("authPolicy: MUTUAL_TLS")}}); h.err == nil || !strings.Contains(h.err.Error(), "say {} for defaults") {
+		t.Errorf("moved to binaryData: %+v", h)
+	}
+	for _, text := range []string{"authPolicy: ON", "[", "authPolicy: [MUTUAL_TLS]", "enableAutoMtls: maybe\nofTheYear2040: 1", "- a", "rootNamespace: Istio System", "authPolicy: MUTUAL_TLS\ntrustDomain: of whom/\nofTheYear2040: 1",
+		"", "null", "~", "# MUTUAL_TLS", "ofTheYear2040: 1\n---\nauthPolicy: MUTUAL_TLS", "AuthPolicy: MUTUAL_TLS", "auth_policy: MUTUAL_TLS", "x: 1\nrootnamespace: y",
+		"!!null {authPolicy: MUTUAL_TLS}", "authPolicy: !!null MUTUAL_TLS", "x: !!null {}\nauthPolicy: MUTUAL_TLS", "<<: {authPolicy: MUTUAL_TLS}"} {
 		if h := read(text); h.err == nil || h.object != nil || !strings.Contains(h.err.Error(), "ConfigMap istio-system/istio, key mesh") {
 			t.Errorf("%s: %+v", text, h)
 		}
@@ -85,6 +95,11 @@ func TestCustomObjects(t *testing.T) {
 	}
 	if h := of("STRICT"); h.err != nil || h.object.(*policy.PeerAuthentication).Spec.MTLS.Mode != policy.Strict || h.object.(*policy.PeerAuthentication).Annotations != nil || h.ResourceVersion != "1" {
 		t.Errorf("%+v", h)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": map[string]any{"name": "evil"},
+		"spec": map[string]any{"mtls": map[string]any{"mode": "DISABLE"}}}}
+	if h := customObject(policy.KindPeerAuthentication)(u); h.err == nil || h.object != nil || !strings.Contains(h.err.Error(), "scope of its CRD") {
+		t.Errorf("of a CRD that is cluster-scoped: %+v", h)
 	}
 	if h := of("HARD"); h.err == nil || !strings.Contains(h.err.Error(), `PeerAuthentication/n/p: spec.mtls.mode: unknown value "HARD"`) {
 		t.Errorf("%+v", h)

@@ -3,10 +3,8 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -126,38 +124,15 @@ func containersOf(all []corev1.Container) (kept []policy.Container) {
 	return kept
 }
 
-// meshObject reads the mesh config. Keys that are not known are told, and do not
-// matter: the mesh's own releases add some each time.
+// meshObject reads the mesh config.
 func meshObject(c *corev1.ConfigMap) *held {
-	ref := policy.Ref{Kind: policy.KindMeshConfig}
 	where := fmt.Sprintf("ConfigMap %s/%s, key %s", c.Namespace, c.Name, meshKey)
-	text := []byte(c.Data[meshKey])
-	mesh, err := policy.DecodeMeshConfig(where, text)
-	if err == nil {
-		return hold(&c.ObjectMeta, ref, mesh, nil)
+	ref := policy.Ref{Kind: policy.KindMeshConfig}
+	mesh, err := policy.DecodeLiveMeshConfig(where, []byte(c.Data[meshKey]))
+	if err != nil {
+		return hold(&c.ObjectMeta, ref, nil, err)
 	}
-	if known, cut := knownKeys(text); cut == nil {
-		if mesh, cut = policy.DecodeMeshConfig(where, known); cut == nil {
-			return hold(&c.ObjectMeta, ref, mesh, nil)
-		}
-	}
-	return hold(&c.ObjectMeta, ref, nil, err)
-}
-
-// knownKeys is a mesh config without the keys that nothing here reads.
-func knownKeys(text []byte) ([]byte, error) {
-	var all map[string]any
-	if err := yaml.Unmarshal(text, &all); err != nil {
-		return nil, err
-	}
-	kept := map[string]any{}
-	for field := range reflect.TypeFor[policy.MeshConfig]().Fields() {
-		name := field.Tag.Get("yaml")
-		if value, given := all[name]; given && name != "" {
-			kept[name] = value
-		}
-	}
-	return yaml.Marshal(kept)
+	return hold(&c.ObjectMeta, ref, mesh, nil)
 }
 
 // customObject reads an object of a CRD by the kind's name.
@@ -166,6 +141,9 @@ func customObject(k policy.Kind) func(*unstructured.Unstructured) *held {
 		ref := policy.Ref{Kind: k, Namespace: u.GetNamespace(), Name: u.GetName()}
 		meta := &metav1.ObjectMeta{Name: u.GetName(), Namespace: u.GetNamespace(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion()}
 		object, err := decodeCustom(u)
+		if err == nil && object.Ref() != ref {
+			object, err = nil, fmt.Errorf("%s is another object, %s, when it is read: is the scope of its CRD the right one?", ref, object.Ref())
+		}
 		return hold(meta, ref, object, err)
 	}
 }

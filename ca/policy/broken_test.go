@@ -116,3 +116,21 @@ func TestMeshConfigThatIsNotValid(t *testing.T) {
 		t.Errorf("%v, %s, %s", p, s.TrustDomain(), s.RootNamespace())
 	}
 }
+
+// TestTagsHideNothing: a tag that a value does not have of itself is an error.
+func TestTagsHideNothing(t *testing.T) {
+	const object = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: n}\n"
+	for _, text := range []string{
+		object + "spec: !!null {mtls: {mode: STRICT}}", object + "spec: {mtls: {mode: !!null STRICT}}", object + "spec: {mtls: {!!null mode: STRICT}}",
+		"!!null\n" + object, "!!set {}", "!mine {}", object + "spec: {mtls: &x !!null {mode: STRICT}}", object + "spec: {mtls: {mode: !!binary U1RSSUNU}}",
+		"apiVersion: v1\nkind: List\nitems: !!null [{}]", object + "spec: !!str {mtls: {mode: STRICT}}",
+	} {
+		if all, err := Decode("f", []byte(text)); err == nil || len(all) > 0 || !strings.Contains(err.Error(), "tag !") {
+			t.Errorf("%s: %v, %v", text, all, err)
+		}
+	}
+	text := strings.Replace(object, "name: p", "name: !!str 80", 1) + "spec: !!map {mtls: {mode: !!str STRICT}, selector: !!null }"
+	if all, err := Decode("f", []byte(text)); err != nil || all[0].(*PeerAuthentication).mode() != Strict || all[0].(*PeerAuthentication).Name != "80" {
+		t.Errorf("%v, %v", all, err)
+	}
+}

@@ -65,7 +65,11 @@ func Decode(file string, text []byte) ([]Object, error) {
 // DecodeMeshConfig reads what stands under the key mesh of the ConfigMap istio.
 // Its errors are those of Decode. An empty text is an empty configuration.
 func DecodeMeshConfig(file string, text []byte) (*MeshConfig, error) {
-	mesh, problems := decodeMesh(file, text)
+	return decodedMesh(file, text, false)
+}
+
+func decodedMesh(file string, text []byte, live bool) (*MeshConfig, error) {
+	mesh, problems := decodeMesh(file, text, live)
 	for _, p := range broken(mesh.Object) {
 		p.File, p.Object, p.Line = file, KindMeshConfig.String(), lineOf(mesh.lines, p.Field)
 		problems = append(problems, p)
@@ -76,8 +80,24 @@ func DecodeMeshConfig(file string, text []byte) (*MeshConfig, error) {
 	return mesh.Object.(*MeshConfig), nil
 }
 
-func decodeMesh(file string, text []byte) (parsed, []Problem) {
+// DecodeLiveMeshConfig is DecodeMeshConfig for a mesh that runs: keys that are
+// not known do not matter, for its releases add some each time, but one that is
+// written almost as a key that is read is an error. So is an empty text, which
+// may be a mistake: {} is a configuration of defaults.
+func DecodeLiveMeshConfig(file string, text []byte) (*MeshConfig, error) {
+	all, err := documents(file, text)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 || len(all) == 1 && all[0].ShortTag() == "!!null" {
+		return nil, Problem{File: file, Object: KindMeshConfig.String(), Message: "is missing or empty: say {} for defaults"}
+	}
+	return decodedMesh(file, text, true)
+}
+
+func decodeMesh(file string, text []byte, live bool) (parsed, []Problem) {
 	s := newStrict(file)
+	s.live = live
 	mesh := new(MeshConfig)
 	all, err := documents(file, text)
 	if err != nil {
@@ -117,9 +137,29 @@ func documents(file string, text []byte) ([]*yaml.Node, error) {
 			return nil, Problem{File: file, Message: err.Error()}
 		}
 		if n.Kind == yaml.DocumentNode && len(n.Content) > 0 {
+			if bad := mistagged(n.Content[0]); bad != nil {
+				return nil, Problem{File: file, Line: bad.Line, Message: fmt.Sprintf("tag %s is not that of the value it is given to: leave it out", bad.Tag)}
+			}
 			all = append(all, n.Content[0])
 		}
 	}
+}
+
+// mistagged is a node with a tag that its value does not have of itself, which
+// would hide the value: !!null {…}. Any single value may be called a string.
+func mistagged(n *yaml.Node) *yaml.Node {
+	if n.Style&yaml.TaggedStyle != 0 {
+		own := yaml.Node{Kind: n.Kind, Style: n.Style &^ yaml.TaggedStyle, Value: n.Value}
+		if tag := n.ShortTag(); tag != own.ShortTag() && (tag != "!!str" || n.Kind != yaml.ScalarNode) {
+			return n
+		}
+	}
+	for _, inner := range n.Content {
+		if bad := mistagged(inner); bad != nil {
+			return bad
+		}
+	}
+	return nil
 }
 
 // problemsOf is an error of documents as a Problem.

@@ -30,7 +30,8 @@ type wordParser interface {
 // an empty value; the tag words narrows an enum.
 type strict struct {
 	file, object string
-	left         int // visits
+	left         int  // visits
+	live         bool // unknown keys at the top do not matter
 	lines        map[string]int
 	problems     []Problem
 	fields       map[reflect.Type]map[string]reflect.StructField
@@ -176,6 +177,10 @@ func (s *strict) structure(n *yaml.Node, path string, v reflect.Value) {
 	s.pairs(n, path, func(key, value *yaml.Node) {
 		field, known := fields[key.Value]
 		switch {
+		case !known && s.live && path == "":
+			if like := almost(fields, key.Value); like != "" {
+				s.fail(key, key.Value, "unknown field %q: the field is called %q", key.Value, like)
+			}
 		case !known:
 			s.fail(key, below(path, key.Value), "unknown field %q", key.Value)
 		case field.Name != "_":
@@ -190,6 +195,18 @@ func (s *strict) structure(n *yaml.Node, path string, v reflect.Value) {
 			s.narrow(value, at, field.Tag.Get("words"))
 		}
 	})
+}
+
+// almost is the field that is read whose name differs from another by case,
+// dashes and underscores alone; empty for none.
+func almost(fields map[string]reflect.StructField, name string) string {
+	plain := strings.NewReplacer("_", "", "-", "", " ", "")
+	for known, field := range fields {
+		if field.Name != "_" && strings.EqualFold(plain.Replace(name), known) {
+			return known
+		}
+	}
+	return ""
 }
 
 // narrow refuses words of an enum that this field does not have.

@@ -47,7 +47,7 @@ func ValidateFile(g Generation, file string, text []byte) []Problem {
 // ValidateMeshConfig judges a mesh config, as DecodeMeshConfig reads it, like
 // ValidateFile.
 func ValidateMeshConfig(g Generation, file string, text []byte) []Problem {
-	mesh, problems := decodeMesh(file, text)
+	mesh, problems := decodeMesh(file, text, false)
 	for _, p := range Validate(g, mesh.Object) {
 		p.File, p.Line = file, lineOf(mesh.lines, p.Field)
 		problems = append(problems, p)
