@@ -37,7 +37,7 @@ port of a server that could no longer talk or could again, and each that would l
 encryption. Any objects may change: policies and rules, Services, Pods, and the mesh config by its
 ConfigMap istio.
 
-It exits with 1 when anything breaks that works now, and when the change itself is not valid.`,
+It exits with 1 when anything breaks that works now, be it at one endpoint of many, and when the change itself is not valid.`,
 		Example: `  citadelctl policy diff -f strict.yaml
   citadelctl policy diff --delete DestinationRule/istio-system/default
   citadelctl policy diff -f strict.yaml --delete MeshPolicy/default -o json
@@ -79,7 +79,7 @@ func (f *diffFlags) run(cmd *cobra.Command) error {
 	}
 	document := diffDocument{newMeta("PolicyDiff", before.now), partial{before.unread}, mesh.Compare(before.World, after)}
 	err = f.output.write(cmd.OutOrStdout(), document, func(w io.Writer) error { return writeDiff(w, document.Diff) })
-	if err == nil && document.Counts[mesh.Breaks] > 0 {
+	if err == nil && document.Counts[mesh.Breaks]+document.Counts[mesh.BreaksAtSome] > 0 {
 		err = errWrong
 	}
 	return before.finish(cmd, err)
@@ -144,9 +144,11 @@ func parseRef(text string) (policy.Ref, bool) {
 // kindTexts are what people read of a change, and of how many there are.
 var kindTexts = map[mesh.ChangeKind]struct{ title, counted string }{
 	mesh.Breaks:          {"BREAKS", "broken"},
+	mesh.BreaksAtSome:    {"BREAKS", "broken at some endpoints"},
 	mesh.LosesEncryption: {"LOSES ENCRYPTION", "no longer encrypted"},
 	mesh.NewConflict:     {"NEW, AND A CONFLICT", "new and in conflict"},
 	mesh.Mends:           {"works again", "mended"},
+	mesh.MendsAtSome:     {"works again", "mended at some endpoints"},
 	mesh.GainsEncryption: {"gains encryption", "encrypted from then on"},
 	mesh.New:             {"new", "new"},
 }
@@ -160,12 +162,20 @@ func some(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
+// atText says at which endpoints it happens, when that is not all of them.
+func atText(c mesh.PairChange) string {
+	if c.Of == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" at %d of %s (%s)", len(c.At), count(c.Of, "endpoint"), printable(some(c.At)))
+}
+
 func writeDiff(w io.Writer, d mesh.Diff) error {
 	if d.GenerationBefore != d.GenerationAfter {
 		fmt.Fprintf(w, "The rules of %s hold in place of those of %s: --generation %[2]s would keep them.\n\n", d.GenerationAfter, d.GenerationBefore)
 	}
 	for _, c := range d.Changes {
-		fmt.Fprintf(w, "%s: %s to %s\n", kindTexts[c.Kind].title, printable(some(c.Clients)), printable(some(c.Servers)))
+		fmt.Fprintf(w, "%s%s: %s to %s\n", kindTexts[c.Kind].title, atText(c), printable(some(c.Clients)), printable(some(c.Servers)))
 		if c.Kind != mesh.New && c.Kind != mesh.NewConflict {
 			fmt.Fprintf(w, "    now:   %s\n", printable(c.Before.Reason()))
 		}

@@ -42,7 +42,7 @@ CLIENT is NAME.NAMESPACE, where NAME is that of a Pod, WorkloadEntry, Service, s
 or app; or NAMESPACE/SERVICE_ACCOUNT; or a SPIFFE ID. SERVER is HOST:PORT as the client would
 call it, the port by its number or name at the Service; one that has a single port needs none.
 
-It exits with 0 for OK and with 1 for CONFLICT; with 4 when OK is said without objects that
+It exits with 0 for OK and with 1 for CONFLICT, also where a few of many endpoints fail; with 4 when OK is said without objects that
 you may not read.`,
 		Example: `  citadelctl policy explain sleep.legacy httpbin.default:8000
   citadelctl policy explain web/api ratings.bookinfo:http -o json
@@ -81,7 +81,7 @@ func (f *explainFlags) run(cmd *cobra.Command, client, server string) error {
 	}
 	document := explanationDocument{newMeta("PolicyExplanation", world.now), partial{world.unread}, answer}
 	err = f.output.write(cmd.OutOrStdout(), document, func(w io.Writer) error { return writeAnswer(w, answer) })
-	if err == nil && answer.Verdict != policy.OK.String() {
+	if err == nil && !answer.Works() {
 		err = errWrong
 	}
 	return world.finish(cmd, err)
@@ -102,7 +102,11 @@ func (f *explainFlags) question(cmd *cobra.Command, client, server string) (q me
 
 func writeAnswer(w io.Writer, a mesh.Answer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s: %s\n\n", a.Verdict, printable(a.Sentence))
+	separator := ":"
+	if a.Verdict == policy.OK.String() && !a.Works() {
+		separator = "" // OK but for …
+	}
+	fmt.Fprintf(t, "%s%s %s\n\n", a.Verdict, separator, printable(a.Sentence))
 	if a.Shows != "" {
 		row(t, "Shows", a.Shows)
 	}

@@ -75,7 +75,7 @@ and dot are a graph of namespaces, or with -n of servers.`,
 	flags := plainFlags(cmd)
 	flags.StringArrayVarP(&f.namespaces, "namespace", "n", nil, "servers of this `namespace` alone; may be given again")
 	flags.StringArrayVar(&f.from, "from", nil, "clients of this `namespace` alone; may be given again")
-	flags.BoolVar(&f.conflicts, "conflicts", false, "servers alone that a client shown cannot talk to")
+	flags.BoolVar(&f.conflicts, "conflicts", false, "servers alone that a client shown cannot talk to, or not at all of their endpoints")
 	flags.StringVarP(&f.format, "output", "o", "table", "`form` of the data: "+strings.Join(matrixFormats, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(matrixFormats, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	f.meshFlags.addTo(flags, true)
@@ -208,8 +208,15 @@ func writeMatrixEnd(out *bufio.Writer, m *mesh.Matrix) error {
 		}
 	}
 	n := m.Counts()
-	fmt.Fprintf(out, "%d by mutual TLS, %d in plain text, %d in conflict%s\n", n[mesh.Encrypted], n[mesh.Plain], n[mesh.Conflict], depends(n[mesh.Depends]))
+	fmt.Fprintf(out, "%d by mutual TLS, %d in plain text, %d in conflict%s%s\n", n[mesh.Encrypted], n[mesh.Plain], n[mesh.Conflict], partly(n[mesh.Some]), depends(n[mesh.Depends]))
 	return out.Flush()
+}
+
+func partly(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d that fail at some endpoints", n)
 }
 
 func depends(n int) string {

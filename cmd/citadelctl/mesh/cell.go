@@ -15,6 +15,10 @@ type Cell struct {
 	ServerBy string `json:"serverBy"`
 	ClientBy string `json:"clientBy"`
 	Symptom  string `json:"symptom,omitempty"`
+	// Failing of Endpoints fail, where that is some of them and not all; else both
+	// are 0, and the verdict holds for each.
+	Failing   int `json:"failing,omitempty"`
+	Endpoints int `json:"endpoints,omitempty"`
 }
 
 func newCell(d policy.Decision) Cell {
@@ -29,17 +33,22 @@ type Look int
 const (
 	Encrypted Look = iota // it works, by mutual TLS
 	Plain                 // it works, in plain text
+	Some                  // it works, but not at all endpoints
 	Depends               // only a server outside of the mesh knows
 	Conflict
 	looks
 )
 
 // String is the word.
-func (l Look) String() string { return [...]string{"mTLS", "plain", "depends", "CONFLICT"}[l] }
+func (l Look) String() string {
+	return [...]string{"mTLS", "plain", "partly", "depends", "CONFLICT"}[l]
+}
 
 // Look is how a Cell is shown.
 func (c *Cell) Look() Look {
 	switch {
+	case c.Verdict == policy.OK.String() && c.Failing > 0:
+		return Some
 	case c.Verdict == policy.OK.String() && c.Client == policy.TLSIstioMutual.String():
 		return Encrypted
 	case c.Verdict == policy.OK.String():
@@ -55,6 +64,9 @@ func (c *Cell) Reason() string {
 	text := fmt.Sprintf("%s: server %s by %s, client %s by %s", c.Verdict, c.Server, c.ServerBy, c.Client, c.ClientBy)
 	if shows := Shows(policy.Symptom(c.Symptom)); shows != "" {
 		text += ": " + shows
+	}
+	if c.Failing > 0 {
+		text += fmt.Sprintf("; fails at %d of %d endpoints", c.Failing, c.Endpoints)
 	}
 	return text
 }

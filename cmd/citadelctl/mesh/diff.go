@@ -15,15 +15,17 @@ type ChangeKind string
 // What may happen, the worst first.
 const (
 	Breaks          ChangeKind = "breaks"           // worked, and will not
+	BreaksAtSome    ChangeKind = "breaks-at-some"   // worked at endpoints at which it will not
 	LosesEncryption ChangeKind = "loses-encryption" // works, and will be plain text
 	NewConflict     ChangeKind = "new-conflict"     // is new, and will not work
 	Mends           ChangeKind = "mends"            // did not work, and will
+	MendsAtSome     ChangeKind = "mends-at-some"    // will work at endpoints at which it did not
 	GainsEncryption ChangeKind = "gains-encryption" // works, and will be encrypted
 	New             ChangeKind = "new"              // is new, and will work
 )
 
 // ChangeKinds are all, the worst first.
-var ChangeKinds = []ChangeKind{Breaks, LosesEncryption, NewConflict, Mends, GainsEncryption, New}
+var ChangeKinds = []ChangeKind{Breaks, BreaksAtSome, LosesEncryption, NewConflict, Mends, MendsAtSome, GainsEncryption, New}
 
 // PairChange is what happens to the connections of some clients to some servers.
 type PairChange struct {
@@ -32,6 +34,10 @@ type PairChange struct {
 	Servers []string   `json:"servers"`
 	Before  Cell       `json:"before"`
 	After   Cell       `json:"after"`
+	// At are the endpoints at which it happens, of so many; both are empty when that
+	// is all of them.
+	At []string `json:"at,omitempty"`
+	Of int      `json:"of,omitempty"`
 }
 
 // Diff is what a change does to a mesh.
@@ -53,7 +59,7 @@ func Compare(before, after *World) Diff {
 	known := map[string]int{} // changes that are alike
 	for c := range changes(before, after, "") {
 		d.Counts[c.Kind] += len(c.Clients)
-		key := fmt.Sprintf("%q %q %+q %+q", c.Kind, c.Clients, c.Before, c.After)
+		key := fmt.Sprintf("%q %q %#v %#v %q %d", c.Kind, c.Clients, c.Before, c.After, c.At, c.Of)
 		if i, is := known[key]; is {
 			d.Changes[i].Servers = append(d.Changes[i].Servers, c.Servers...)
 			continue
@@ -93,13 +99,13 @@ func serverChanges(before, after *World, callers []pairedCaller, server policy.S
 			was = before.Resolve(policy.Query{Client: c.before.Client, Server: server})
 		}
 		is := after.Resolve(policy.Query{Client: c.after.Client, Server: server})
-		kind := kindOf(was, is, c.before == nil)
-		if kind == "" {
+		change := changeOf(was, is, c.before == nil)
+		if change.Kind == "" {
 			continue
 		}
-		change := PairChange{kind, []string{c.after.Name()}, []string{text}, newCell(was), newCell(is)}
+		change.Clients, change.Servers = []string{c.after.Name()}, []string{text}
 		same := func(other PairChange) bool {
-			return other.Kind == kind && other.Before == change.Before && other.After == change.After
+			return other.Kind == change.Kind && other.Before == change.Before && other.After == change.After && other.Of == change.Of && slices.Equal(other.At, change.At)
 		}
 		if i := slices.IndexFunc(all, same); i >= 0 {
 			all[i].Clients = append(all[i].Clients, change.Clients...)
@@ -108,29 +114,6 @@ func serverChanges(before, after *World, callers []pairedCaller, server policy.S
 		}
 	}
 	return all
-}
-
-// kindOf is what happens to a pair, empty for nothing that matters.
-func kindOf(was, is policy.Decision, newClient bool) ChangeKind {
-	appears := newClient || was.Symptom == policy.UnknownServer
-	encrypted := func(d policy.Decision) bool { return d.Client == policy.TLSIstioMutual }
-	switch worked, works := was.Verdict == policy.OK, is.Verdict == policy.OK; {
-	case appears && is.Symptom == policy.UnknownServer:
-		return ""
-	case appears && works:
-		return New
-	case appears:
-		return NewConflict
-	case worked && !works:
-		return Breaks
-	case !worked && works:
-		return Mends
-	case worked && encrypted(was) && !encrypted(is):
-		return LosesEncryption
-	case worked && !encrypted(was) && encrypted(is):
-		return GainsEncryption
-	}
-	return ""
 }
 
 // pairedCaller is clients that are alike before a change, and after it.

@@ -120,11 +120,18 @@ func (w *World) Explain(now time.Time, q Question) (Answer, error) {
 		a.Notes = append(a.Notes, fmt.Sprintf("policy tells the workloads of %s apart: %d of their kinds get a better answer", q.Client, others))
 	}
 	a.Sentence = sentence(a.Client.Name, d)
-	if a.Fix = w.Fix(now, d); a.Fix == nil && d.Verdict == policy.Conflict {
+	if len(a.Failing) > 0 && d.Verdict == policy.OK {
+		_, all := d.Reach()
+		a.Sentence = fmt.Sprintf("but for %d of %d endpoints, which %s cannot call: %s", len(a.Failing), all, a.Client.Name, a.Sentence)
+	}
+	if a.Fix = w.Fix(now, d); a.Fix == nil && !a.Works() {
 		a.Notes = append(a.Notes, whyNoFix(d))
 	}
 	return a, nil
 }
+
+// Works tells whether the client can talk to the server, at each endpoint.
+func (a *Answer) Works() bool { return a.Verdict == policy.OK.String() && len(a.Failing) == 0 }
 
 // with is what was found, or anybody, with or without a sidecar.
 func (f Found) with(namespace string, sidecar bool) Found {
@@ -155,9 +162,11 @@ func (w *World) worst(clients []policy.Client, server policy.Server) (worst poli
 	return worst, better
 }
 
-// compareDecisions puts conflicts first, then what is not encrypted.
+// compareDecisions puts conflicts first, then what fails at the most endpoints,
+// then what is not encrypted.
 func compareDecisions(a, b policy.Decision) int {
-	return cmp.Or(cmp.Compare(a.Verdict, b.Verdict), cmp.Compare(a.Client, b.Client))
+	failing := func(d policy.Decision) int { n, _ := d.Reach(); return n }
+	return cmp.Or(cmp.Compare(a.Verdict, b.Verdict), cmp.Compare(failing(b), failing(a)), cmp.Compare(a.Client, b.Client))
 }
 
 func newAnswer(d policy.Decision) Answer {

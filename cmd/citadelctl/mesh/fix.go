@@ -8,8 +8,9 @@ import (
 	"citadel/ca/policy"
 )
 
-// Fix is a change of policy that mends a conflict. It was tried: with it the
-// verdict is OK.
+// Fix is a change of policy that mends a conflict, or what fails at single
+// endpoints. It was tried: with it the verdict is OK, and endpoints at which it
+// fails are within Breaks if it did not fail there before.
 type Fix struct {
 	Text    string   `json:"text"`
 	Changes []Change `json:"changes"`
@@ -22,6 +23,8 @@ type Fix struct {
 	// Also names other servers that take, or get from this client, something else
 	// than before: the first few.
 	Also []string `json:"also,omitempty"`
+
+	failing int // endpoints of the server, still
 }
 
 // candidate is a fix that may or may not do.
@@ -39,18 +42,24 @@ const deepest = 2
 // mend. It goes for those that keep connections encrypted, then for those that
 // break nobody else. now is when it would be applied.
 func (w *World) Fix(now time.Time, d policy.Decision) *Fix {
-	if d.Verdict == policy.OK || d.Symptom == policy.UnknownServer || d.Symptom == policy.DependsOnServer {
+	if works(d) || d.Symptom == policy.UnknownServer || d.Symptom == policy.DependsOnServer {
 		return nil
 	}
 	f := finder{base: w, now: now, query: d.Query()}
 	for _, f.weaken = range []bool{false, true} {
 		for depth := 1; depth <= deepest; depth++ {
-			if f.try(w, candidate{narrow: true}, depth); f.best != nil && len(f.best.Breaks) == 0 {
+			if f.try(w, candidate{narrow: true}, depth); f.done() {
 				return f.best
 			}
 		}
 	}
 	return f.best
+}
+
+// works tells whether it does at all endpoints.
+func works(d policy.Decision) bool {
+	failing, _ := d.Reach()
+	return d.Verdict == policy.OK && failing == 0
 }
 
 // finder looks for a fix.
@@ -62,10 +71,15 @@ type finder struct {
 	best   *Fix
 }
 
+// done tells whether nothing better can be found.
+func (f *finder) done() bool {
+	return f.best != nil && len(f.best.Breaks) == 0 && f.best.failing == 0
+}
+
 // try applies candidates to a world, in which others were applied already.
 func (f *finder) try(w *World, before candidate, depth int) {
 	for _, c := range f.candidates(w) {
-		if f.best != nil && len(f.best.Breaks) == 0 {
+		if f.done() {
 			return
 		}
 		next, err := f.applied(w, c)
@@ -73,12 +87,22 @@ func (f *finder) try(w *World, before candidate, depth int) {
 			continue // not for this mesh
 		}
 		c = before.and(c)
-		if next.Resolve(f.query).Verdict == policy.OK {
+		d := next.Resolve(f.query)
+		if f.helps(d) {
 			f.consider(next, c)
-		} else if depth > 1 {
+		}
+		if !works(d) && depth > 1 {
 			f.try(next, c, depth-1)
 		}
 	}
+}
+
+// helps tells whether a candidate is worth to be told: it mends the whole, and
+// fails at fewer endpoints than before.
+func (f *finder) helps(d policy.Decision) bool {
+	before, _ := f.base.Resolve(f.query).Reach()
+	after, _ := d.Reach()
+	return d.Verdict == policy.OK && (after == 0 || after < before)
 }
 
 // and is one candidate after another.
@@ -115,7 +139,8 @@ func (f *finder) consider(w *World, c candidate) {
 		}
 		fix.Changes = append(fix.Changes, change)
 	}
-	if f.best == nil || len(fix.Breaks) < len(f.best.Breaks) {
+	fix.failing, _ = w.Resolve(f.query).Reach()
+	if f.best == nil || len(fix.Breaks) < len(f.best.Breaks) || len(fix.Breaks) == len(f.best.Breaks) && fix.failing < f.best.failing {
 		f.best = fix
 	}
 }
@@ -125,8 +150,12 @@ const most = 5
 
 func (f *finder) breaks(w *World, c candidate) (names []string) {
 	for change := range changes(f.base, w, f.scope(c)) {
-		if change.Kind == Breaks {
-			names = append(names, fmt.Sprintf("%s to %s", strings.Join(change.Clients, ", "), strings.Join(change.Servers, ", ")))
+		at := ""
+		if len(change.At) > 0 {
+			at = " at " + strings.Join(change.At, ", ")
+		}
+		if change.Kind == Breaks || change.Kind == BreaksAtSome {
+			names = append(names, fmt.Sprintf("%s to %s%s", strings.Join(change.Clients, ", "), strings.Join(change.Servers, ", "), at))
 		}
 		if len(names) == most {
 			break
@@ -167,7 +196,8 @@ func namespaceOf(w *World, q policy.Query) string {
 // candidates are the changes that may mend what is asked in a world, the best
 // first.
 func (f *finder) candidates(w *World) []candidate {
-	t := target{w: w, d: w.Resolve(f.query)}
+	t := target{w: w, whole: w.Resolve(f.query)}
+	t.d = w.failingOne(t.whole)
 	t.ref, t.declared = t.d.Declares()
 	if w.Generation() == policy.Legacy {
 		return t.legacy(f.weaken)
@@ -179,9 +209,6 @@ func (f *finder) candidates(w *World) []candidate {
 		return t.permissive()
 	}
 	var all []candidate
-	if !t.declared {
-		all = append(all, t.declare()...)
-	}
 	if t.d.Client != policy.TLSIstioMutual {
 		all = append(all, t.originate(policy.TLSIstioMutual)...)
 	}
@@ -194,12 +221,29 @@ func (f *finder) candidates(w *World) []candidate {
 	return all
 }
 
+// failingOne is what holds as a whole when that is a conflict, else at the first
+// endpoint that fails.
+func (w *World) failingOne(whole policy.Decision) policy.Decision {
+	if whole.Verdict == policy.Conflict {
+		return whole
+	}
+	for _, m := range whole.Met() {
+		if m.Verdict == policy.Conflict {
+			q := whole.Query()
+			q.Server.Endpoint = m.Endpoint
+			return w.Resolve(q)
+		}
+	}
+	return whole
+}
+
 // target is the connection that is to be mended.
 type target struct {
 	w        *World
-	d        policy.Decision
-	ref      policy.Ref // declares the server
-	declared bool       // its port too
+	d        policy.Decision // that fails: of the server, or of one endpoint of it
+	whole    policy.Decision // of the server
+	ref      policy.Ref      // declares the server
+	declared bool            // its port too
 }
 
 func (t *target) host() string             { return t.d.Query().Server.Host }
@@ -234,18 +278,4 @@ func newObject(apiVersion string, ref policy.Ref, spec map[string]any) edit {
 		metadata["namespace"] = ref.Namespace
 	}
 	return edit{ref: ref, create: map[string]any{"apiVersion": apiVersion, "kind": ref.Kind.String(), "metadata": metadata, "spec": spec}}
-}
-
-// declare has the Service declare the port, so that rules apply to it.
-func (t *target) declare() []candidate {
-	if t.service() == nil {
-		return nil
-	}
-	port := map[string]any{"name": "tcp-" + t.portText(), "port": t.port()}
-	o := op{[]string{"spec", "ports", "-"}, port}
-	if len(t.service().Spec.Ports) == 0 {
-		o = op{[]string{"spec", "ports"}, []any{port}}
-	}
-	return []candidate{{text: fmt.Sprintf("have %s declare port %d, for rules apply to declared ports alone", t.ref, t.port()),
-		edits: []edit{{ref: t.ref, ops: []op{o}}}, narrow: true}}
 }

@@ -16,10 +16,15 @@ func (t *target) originate(tls policy.TLS) (all []candidate) {
 		policy.TLSIstioMutual: "have clients open mutual TLS to " + t.name(),
 		policy.TLSDisable:     "have clients send plain text to " + t.name(),
 	}[tls]
-	if t.d.ServerBy.Reason == policy.NoSidecar {
+	bare, among := t.bare()
+	switch {
+	case t.d.ServerBy.Reason != policy.NoSidecar:
+	case bare < among:
+		text += fmt.Sprintf(", of whose endpoints %d of %d have no sidecar", bare, among)
+	default:
 		text += ", which has no sidecar"
 	}
-	weakens := tls == policy.TLSDisable && t.d.ServerBy.Reason != policy.NoSidecar && t.d.ServerBy.Reason != policy.External
+	weakens := tls == policy.TLSDisable && bare < among && t.d.ServerBy.Reason != policy.External
 	add := func(narrow bool, e edit) {
 		all = append(all, candidate{text: text, weakens: weakens, edits: []edit{e}, narrow: narrow})
 	}
@@ -41,6 +46,17 @@ func (t *target) originate(tls policy.TLS) (all []candidate) {
 		}
 	}
 	return all
+}
+
+// bare counts the endpoints without a sidecar, and all.
+func (t *target) bare() (bare, all int) {
+	endpoints := t.whole.Endpoints()
+	for _, e := range endpoints {
+		if !e.Sidecar {
+			bare++
+		}
+	}
+	return bare, len(endpoints)
 }
 
 // inFull is a rule's host, a short name in full.

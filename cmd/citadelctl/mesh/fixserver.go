@@ -75,7 +75,7 @@ func (t *target) permissivePeers() (all []option) {
 
 // workloadPorts are the ports of the containers behind the service port.
 func (t *target) workloadPorts() (ports []string) {
-	for _, e := range t.d.Endpoints() {
+	for _, e := range t.whole.Endpoints() {
 		if text := fmt.Sprint(e.Port); e.Sidecar && e.Port > 0 && !slices.Contains(ports, text) {
 			ports = append(ports, text)
 		}
@@ -86,7 +86,7 @@ func (t *target) workloadPorts() (ports []string) {
 // choosingPeers are the PeerAuthentications that choose a workload behind the
 // server, by name.
 func (t *target) choosingPeers() (all []*policy.PeerAuthentication) {
-	endpoints := t.d.Endpoints()
+	endpoints := t.whole.Endpoints()
 	for _, o := range t.w.objects {
 		p, is := o.(*policy.PeerAuthentication)
 		if !is || p.Namespace != t.ref.Namespace || p.Spec.Selector == nil {
@@ -106,7 +106,7 @@ func (t *target) selector() map[string]any {
 	selector := map[string]string{}
 	if s := t.service(); s != nil && len(s.Spec.Selector) > 0 {
 		selector = s.Spec.Selector
-	} else if endpoints := t.d.Endpoints(); len(endpoints) > 0 {
+	} else if endpoints := t.whole.Endpoints(); len(endpoints) > 0 {
 		selector = maps.Clone(endpoints[0].Labels)
 		for _, e := range endpoints {
 			maps.DeleteFunc(selector, func(k, v string) bool { return e.Labels[k] != v })

@@ -60,7 +60,9 @@ func (w *World) Matrix(s Selection) *Matrix {
 	m.fill(w, callers)
 	if s.Conflicts {
 		m.keep(func(row []uint32) bool {
-			return slices.ContainsFunc(row, func(at uint32) bool { return m.Cells[at].Verdict == policy.Conflict.String() })
+			return slices.ContainsFunc(row, func(at uint32) bool {
+				return m.Cells[at].Verdict == policy.Conflict.String() || m.Cells[at].Failing > 0
+			})
 		})
 	}
 	m.group(callers)
@@ -87,10 +89,18 @@ type reason struct {
 	client             policy.TLS
 	symptom            policy.Symptom
 	serverBy, clientBy policy.Origin
+	failing, all       int // of endpoints, when some fail
 }
 
 func reasonOf(d *policy.Decision) reason {
-	return reason{d.Verdict, d.Server, d.Client, d.Symptom, d.ServerBy, d.ClientBy}
+	r := reason{verdict: d.Verdict, server: d.Server, client: d.Client, symptom: d.Symptom, serverBy: d.ServerBy, clientBy: d.ClientBy}
+	if d.Even() {
+		return r
+	}
+	if failing, all := d.Reach(); failing > 0 && failing < all {
+		r.failing, r.all = failing, all
+	}
+	return r
 }
 
 // part is the rows that one processor fills.
@@ -156,7 +166,7 @@ func (p *part) index(r reason) uint32 {
 }
 
 func (r *reason) cell() Cell {
-	return Cell{r.verdict.String(), r.server.String(), r.client.String(), r.serverBy.String(), r.clientBy.String(), string(r.symptom)}
+	return Cell{r.verdict.String(), r.server.String(), r.client.String(), r.serverBy.String(), r.clientBy.String(), string(r.symptom), r.failing, r.all}
 }
 
 // keep leaves out rows.

@@ -145,8 +145,11 @@ func (w *World) port(name ServerName, host string, o policy.Object) (policy.Serv
 	ports := portsOf(o)
 	server := policy.Server{Host: host}
 	if number, err := strconv.Atoi(name.Port); err == nil {
-		server.Port = int32(number) // any number may be called
-		return server, nil
+		declared := func(p namedPort) bool { return p.number == int32(number) }
+		if len(ports) == 0 || slices.ContainsFunc(ports, declared) { // one that declares none may be called at any
+			server.Port = int32(number)
+			return server, nil
+		}
 	}
 	if name.Port == "" && len(ports) == 1 {
 		server.Port = ports[0].number
@@ -163,7 +166,7 @@ func (w *World) port(name ServerName, host string, o policy.Object) (policy.Serv
 	if name.Port == "" {
 		return policy.Server{}, fmt.Errorf("server %s: give the port, %s has these: %s", name, o.Ref(), strings.Join(texts, ", "))
 	}
-	return policy.Server{}, fmt.Errorf("port %s of server %s %w: %s has these: %s", name.Port, name.Host, ErrUnknown, o.Ref(), strings.Join(texts, ", "))
+	return policy.Server{}, fmt.Errorf("port %s of server %s %w: %s has no port %[1]s, it has these: %[5]s", name.Port, name.Host, ErrUnknown, o.Ref(), strings.Join(texts, ", "))
 }
 
 type namedPort struct {

@@ -90,12 +90,11 @@ func TestServer(t *testing.T) {
 {apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: any, namespace: here}, spec: {hosts: ['*.local', api.example.com], ports: [{number: 443, name: tls}]}}
 `)
 	for text, want := range map[string]policy.Server{
-		"a":                           {Host: "a.here.svc.cluster.local", Port: 80},
-		"a.there:grpc":                {Host: "a.there.svc.cluster.local", Port: 81},
-		"a.there.svc:81":              {Host: "a.there.svc.cluster.local", Port: 81},
-		"a.there.svc.cluster.local:9": {Host: "a.there.svc.cluster.local", Port: 9},
-		"api.example.com":             {Host: "api.example.com", Port: 443},
-		"x.local:tls":                 {Host: "x.local", Port: 443},
+		"a":               {Host: "a.here.svc.cluster.local", Port: 80},
+		"a.there:grpc":    {Host: "a.there.svc.cluster.local", Port: 81},
+		"a.there.svc:81":  {Host: "a.there.svc.cluster.local", Port: 81},
+		"api.example.com": {Host: "api.example.com", Port: 443},
+		"x.local:tls":     {Host: "x.local", Port: 443},
 	} {
 		name, err := ParseServer(text)
 		if err != nil {
@@ -105,7 +104,7 @@ func TestServer(t *testing.T) {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
 	}
-	for text, want := range map[string]string{"a.there": "give the port", "a.nowhere": "do you mean a.here or a.there?", "a.there.:80": "not known", "a:grpc": "these: 80 http"} {
+	for text, want := range map[string]string{"a.there": "give the port", "a.nowhere": "do you mean a.here or a.there?", "a.there.:80": "not known", "a:grpc": "these: 80 http", "a:9": "Service/here/a has no port 9, it has these: 80 http"} {
 		name, _ := ParseServer(text)
 		if got, err := w.Server(name, "here"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %+v, %v", text, got, err)

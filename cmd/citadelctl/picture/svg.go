@@ -23,11 +23,12 @@ type style struct{ class, colour, dash, width string }
 var styles = map[mesh.Look]style{
 	mesh.Encrypted: {"mtls", "#0072B2", "", "1.5"},
 	mesh.Plain:     {"plain", "#E69F00", "6 4", "1.5"},
+	mesh.Some:      {"some", "#CC79A7", "10 3 2 3", "2.5"},
 	mesh.Depends:   {"depends", "#999999", "1 4", "1.5"},
 	mesh.Conflict:  {"conflict", "#D55E00", "2 3", "3"},
 }
 
-var allLooks = []mesh.Look{mesh.Encrypted, mesh.Plain, mesh.Depends, mesh.Conflict}
+var allLooks = []mesh.Look{mesh.Encrypted, mesh.Plain, mesh.Some, mesh.Depends, mesh.Conflict}
 
 // The layout of SVG, in its units.
 const (
@@ -103,7 +104,7 @@ func DOT(w io.Writer, g *mesh.Graph) error {
 	for i, name := range g.Servers {
 		fmt.Fprintf(out, "  s%d [label=%s, style=rounded];\n", i, dotText(name))
 	}
-	lines := map[mesh.Look]string{mesh.Encrypted: "solid", mesh.Plain: "dashed", mesh.Depends: "dotted", mesh.Conflict: "bold"}
+	lines := map[mesh.Look]string{mesh.Encrypted: "solid", mesh.Plain: "dashed", mesh.Some: "\"bold,dashed\"", mesh.Depends: "dotted", mesh.Conflict: "bold"}
 	for _, e := range g.Edges {
 		fmt.Fprintf(out, "  c%d -> s%d [label=%s, color=%s, style=%s, tooltip=%s];\n",
 			e.Client, e.Server, dotText(e.Look.String()), dotText(styles[e.Look].colour), lines[e.Look], dotText(e.Title))
