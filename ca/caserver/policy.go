@@ -129,13 +129,16 @@ func (s *policyServer) callerOf(id spiffeid.ID) (policyCaller, error) {
 	return policyCaller{}, &ca.Error{Class: ca.Denied, Reason: fmt.Sprintf("%s is no service account: policy is told to those of a namespace", id)}
 }
 
+// maxReasons is how many problems a refusal names.
+const maxReasons = 5
+
 // known is the state of now, or why there is none.
 func (s *policyServer) known() (*policyfeed.State, error) {
 	state := s.set.Feed.State()
 	if state.Snapshot == nil {
 		reason := "policy has not been read yet"
 		if problems := state.Problems(); len(problems) > 0 {
-			reason += ": " + problems[0]
+			reason += ": " + strings.Join(problems[:min(len(problems), maxReasons)], "; ")
 		}
 		return nil, &ca.Error{Class: ca.CANotReady, Reason: reason}
 	}

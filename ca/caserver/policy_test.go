@@ -2,6 +2,7 @@ package caserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -249,6 +250,11 @@ func TestPolicyCallers(t *testing.T) {
 	}
 	_, err := r.as("a", "web").Explain(t.Context(), question("a"))
 	unready(err)
+	r.feed.Apply(policyfeed.Change{Unread: []string{"Pod is not read: pods is forbidden"}, Broken: map[policy.Ref]error{{Kind: policy.KindMeshConfig}: errors.New("line 3")}})
+	_, err = r.as("a", "web").Explain(t.Context(), question("a"))
+	if unready(err); !strings.Contains(err.Error(), "pods is forbidden") || !strings.Contains(err.Error(), "line 3") {
+		t.Errorf("%v", err)
+	}
 	r.feed.Apply(policyfeed.Change{Known: true, Put: []policy.Object{service("a", "own", true)}})
 	bare := citadelv1.NewPolicyServiceClient(r.dial(nil))
 	word := func(w string) context.Context {
@@ -318,6 +324,12 @@ func TestExplain(t *testing.T) {
 			got.DeclaredBy.GetName() != "own" || !got.PortDeclared || len(got.Endpoints) != 1 || got.Endpoints[0].Object.GetName() != "p" || got.Version != r.feed.State().Version {
 			t.Errorf("%v", got)
 		}
+	}
+	r.feed.Apply(policyfeed.Change{Unread: []string{"Pod is not heard of: forbidden"}})
+	if got, err := r.as("b", "web").Explain(t.Context(), req); err != nil || !slices.ContainsFunc(got.Warnings, func(w *citadelv1.PolicyWarning) bool {
+		return w.Code == "unread" && w.Message == "Pod is not heard of: forbidden"
+	}) {
+		t.Errorf("%v, %v", got, err)
 	}
 	stream, err := r.as("ops", "reader").ListObjects(t.Context(), &citadelv1.ListObjectsRequest{})
 	if err != nil {

@@ -56,6 +56,9 @@ func explained(state *policyfeed.State, d policy.Decision) *citadelv1.ExplainRes
 	for _, w := range e.Warnings {
 		reply.Warnings = append(reply.Warnings, &citadelv1.PolicyWarning{Code: w.Code, Message: w.Message})
 	}
+	for _, why := range state.Unread {
+		reply.Warnings = append(reply.Warnings, &citadelv1.PolicyWarning{Code: "unread", Message: why})
+	}
 	for _, f := range e.Failing {
 		reply.Failing = append(reply.Failing, &citadelv1.FailingEndpoint{Endpoint: f.Endpoint, Server: f.Server.String(), ServerBy: f.ServerBy, Client: f.Client.String()})
 	}

@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
-	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -49,11 +49,15 @@ const settle = 20 * time.Millisecond
 // been read once.
 func (p Policy) Run(ctx context.Context) {
 	w := &policyWatch{Policy: p, wake: make(chan struct{}, 1)}
-	w.watch(ctx, newKind("Namespace", transformed(namespaceObject)), coreinformers.NewNamespaceInformer(p.Client, 0, cache.Indexers{}))
-	w.watch(ctx, newKind("Service", transformed(serviceObject)), coreinformers.NewServiceInformer(p.Client, metav1.NamespaceAll, 0, cache.Indexers{}))
-	w.watch(ctx, newKind("Pod", transformed(podObject)), coreinformers.NewPodInformer(p.Client, metav1.NamespaceAll, 0, cache.Indexers{}))
-	w.watch(ctx, newKind("ConfigMap istio", transformed(meshObject)), coreinformers.NewFilteredConfigMapInformer(p.Client, p.Namespace, 0, cache.Indexers{},
-		func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + meshConfigMap }))
+	core := p.Client.CoreV1()
+	namespaces := newKind("Namespace", transformed(namespaceObject))
+	w.watch(ctx, namespaces, informerOf(namespaces, core.Namespaces(), &corev1.Namespace{}, ""))
+	services := newKind("Service", transformed(serviceObject))
+	w.watch(ctx, services, informerOf(services, core.Services(metav1.NamespaceAll), &corev1.Service{}, ""))
+	pods := newKind("Pod", transformed(podObject))
+	w.watch(ctx, pods, informerOf(pods, core.Pods(metav1.NamespaceAll), &corev1.Pod{}, ""))
+	config := newKind("ConfigMap istio", transformed(meshObject))
+	w.watch(ctx, config, informerOf(config, core.ConfigMaps(p.Namespace), &corev1.ConfigMap{}, "metadata.name="+meshConfigMap))
 	w.watchDefinitions(ctx)
 	w.feed(ctx)
 	w.running.Wait()
@@ -83,6 +87,8 @@ type kind struct {
 	pending map[policy.Ref]*held // guarded by mu: the last of each object; one without object or error is gone
 	there   map[policy.Ref]bool  // guarded by mu: what exists
 	toldAt  time.Time            // guarded by mu: of the last trouble
+	failing error                // guarded by mu: of its last request; nil since one succeeded
+	since   time.Time            // guarded by mu: when failing began
 }
 
 func newKind(name string, transform cache.TransformFunc) *kind {
@@ -110,6 +116,7 @@ func (w *policyWatch) watch(ctx context.Context, k *kind, informer cache.SharedI
 		if ctx.Err() == nil && k.worthTelling(time.Now()) {
 			w.Tell(fmt.Errorf("watch what decides about mTLS: %s: %w", k.name, err))
 		}
+		w.wakeUp()
 	}))
 	if err != nil { // of an informer that has run already
 		w.Tell(fmt.Errorf("watch what decides about mTLS: %s: %w", k.name, err))
@@ -229,9 +236,12 @@ func (k *kind) collect(c *policyfeed.Change) (ready, over bool) {
 // feed passes on what is pending, until ctx ends.
 func (w *policyWatch) feed(ctx context.Context) {
 	known := false
+	look := time.NewTicker(patience / 3) // time alone makes a kind one that is not heard of
+	defer look.Stop()
 	for {
 		select {
 		case <-w.wake:
+		case <-look.C:
 		case <-ctx.Done():
 			return
 		}
@@ -242,7 +252,7 @@ func (w *policyWatch) feed(ctx context.Context) {
 		}
 		change, ready := w.gather()
 		known = known || ready && !w.meshBroken(change)
-		change.Known = known
+		change.Known, change.Unread = known, w.unread(time.Now())
 		w.Feed.Apply(change)
 	}
 }

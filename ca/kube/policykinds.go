@@ -7,8 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic/dynamicinformer"
-	"k8s.io/client-go/tools/cache"
 
 	"citadel/ca/policy"
 )
@@ -75,7 +73,6 @@ type served struct {
 
 // watchDefinitions has the custom kinds watched that exist, as long as they do.
 func (w *policyWatch) watchDefinitions(ctx context.Context) {
-	informer := dynamicinformer.NewFilteredDynamicInformer(w.Custom, definitions, "", 0, cache.Indexers{}, nil).Informer()
 	now := map[string]served{} // of this informer's handlers, which run one after the other
 	crds := newKind("CustomResourceDefinition", definitionOf)
 	crds.take = func(obj any, gone bool) {
@@ -83,7 +80,7 @@ func (w *policyWatch) watchDefinitions(ctx context.Context) {
 			w.adapt(ctx, now, d, gone)
 		}
 	}
-	w.watch(ctx, crds, informer)
+	w.watch(ctx, crds, informerOf(crds, w.Custom.Resource(definitions), &unstructured.Unstructured{}, ""))
 }
 
 // adapt starts, restarts or ends the watch of a CRD's kind.
@@ -116,7 +113,7 @@ func (w *policyWatch) adapt(ctx context.Context, now map[string]served, d *defin
 	}
 	now[d.Name] = served{k, version}
 	resource := schema.GroupVersionResource{Group: customs[i].group, Version: version, Resource: customs[i].resource}
-	w.watch(ctx, k, dynamicinformer.NewFilteredDynamicInformer(w.Custom, resource, "", 0, cache.Indexers{}, nil).Informer())
+	w.watch(ctx, k, informerOf(k, w.Custom.Resource(resource), &unstructured.Unstructured{}, ""))
 }
 
 // bestOf is the first that is served; empty for none.

@@ -45,6 +45,9 @@ type State struct {
 	Asked policy.Generation
 	// Snapshot answers questions. Nil while nothing is known.
 	Snapshot *policy.Snapshot
+	// Unread says what is not heard of at present, and why. What was known of it
+	// before still counts.
+	Unread []string
 	// Changed is closed when this is no longer the state.
 	Changed <-chan struct{}
 
@@ -70,6 +73,8 @@ type Change struct {
 	// as good as absent. A mesh config that is broken, or not valid, leaves the one of before:
 	// without any, a whole mesh would turn to plain text for a typing error.
 	Broken map[policy.Ref]error
+	// Unread says what is not heard of at present, and why: all of it, each time.
+	Unread []string
 	// Known says that the objects of this change, with those before, are all.
 	// Until then nobody is told anything.
 	Known bool
@@ -89,7 +94,8 @@ func (f *Feed) Apply(c Change) {
 	old := f.state
 	next := *old
 	put, gone := next.take(c)
-	if known := old.Snapshot != nil; len(put)+len(gone) == 0 && maps.Equal(old.broken, next.broken) && (known || !c.Known) {
+	next.Unread = slices.Clone(c.Unread)
+	if known := old.Snapshot != nil; len(put)+len(gone) == 0 && maps.Equal(old.broken, next.broken) && slices.Equal(old.Unread, next.Unread) && (known || !c.Known) {
 		return
 	}
 	switch {
@@ -218,8 +224,8 @@ func (s *State) Objects() (all []policy.Object) {
 	return all
 }
 
-// Problems says what is wrong with objects: those that could not be read, and
-// those that are not valid.
+// Problems says what is not heard of, and what is wrong with objects: those that
+// could not be read, and those that are not valid.
 func (s *State) Problems() (all []string) {
 	for ref, text := range s.broken {
 		if !strings.Contains(text, ref.String()) {
@@ -228,6 +234,7 @@ func (s *State) Problems() (all []string) {
 		all = append(all, text)
 	}
 	slices.Sort(all)
+	all = append(slices.Clone(s.Unread), all...)
 	if s.Snapshot != nil {
 		for _, p := range s.Snapshot.Problems() {
 			if !p.Warning {

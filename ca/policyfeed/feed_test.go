@@ -91,3 +91,22 @@ func TestLastCounts(t *testing.T) {
 		t.Errorf("%v", f.State().Snapshot.Namespaces())
 	}
 }
+
+// TestUnread: what is not heard of is a problem until it is heard of again, and
+// what was known of it counts.
+func TestUnread(t *testing.T) {
+	f := fed(policy.V1, strict("a"))
+	before := f.State()
+	f.Apply(Change{Unread: []string{"Pod: forbidden"}})
+	s := f.State()
+	if !closed(before.Changed) || !slices.Equal(s.Problems(), []string{"Pod: forbidden"}) || len(s.Items()) != 1 || s.Version == before.Version {
+		t.Errorf("%v, %v", s.Problems(), s.Items())
+	}
+	f.Apply(Change{Unread: []string{"Pod: forbidden"}})
+	if f.State() != s {
+		t.Error("nothing changed, and there is a new state")
+	}
+	if f.Apply(Change{}); len(f.State().Problems()) != 0 {
+		t.Errorf("%v", f.State().Problems())
+	}
+}

@@ -73,7 +73,7 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 // watchPolicyMetrics shows the state of now.
 func (p *process) watchPolicyMetrics(feed *policyfeed.Feed) {
 	p.metrics.gauge("citadel_policy_objects", "Objects that decide about mTLS.", func() float64 { return float64(len(feed.State().Items())) })
-	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid.", func() float64 { return float64(len(feed.State().Problems())) })
+	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid, and kinds that are not heard of.", func() float64 { return float64(len(feed.State().Problems())) })
 	p.metrics.gauge("citadel_policy_known", "1 once what decides about mTLS has been read, and agents are told.", func() float64 {
 		if feed.State().Snapshot == nil {
 			return 0
