@@ -22,15 +22,18 @@ import (
 // citadelFlag names the flag that names a citadel.
 const citadelFlag = "citadel"
 
+const serverNameFlag = "citadel-server-name"
+
 // citadelFlags say how to reach a running citadel, and by what to prove oneself.
 // Secrets come from files.
 type citadelFlags struct {
-	citadel, token, rootCert, cert, key string
+	citadel, serverName, token, rootCert, cert, key string
 }
 
 func (f *citadelFlags) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.citadel, citadelFlag, "", "`HOST:PORT` of a citadel that runs with --policy: ask it in place of the cluster")
 	flags.StringVar(&f.rootCert, "citadel-root-cert", "", "`file` of the roots to know the citadel by, PEM")
+	flags.StringVar(&f.serverName, serverNameFlag, "", "`name` that the citadel's certificate must bear, whatever the address; without it, "+caclient.DefaultServerName)
 	flags.StringVar(&f.token, "citadel-token", "", "`file` of the token to prove oneself by, of one that the citadel's --policy-readers names")
 	flags.StringVar(&f.cert, "citadel-cert", "", "`file` of a certificate chain to prove oneself by, PEM")
 	flags.StringVar(&f.key, "citadel-key", "", "`file` of its key, PEM")
@@ -39,8 +42,8 @@ func (f *citadelFlags) addTo(flags *pflag.FlagSet) {
 // check reports all that is wrong at once.
 func (f *citadelFlags) check() error {
 	if f.citadel == "" {
-		if f.token+f.rootCert+f.cert+f.key != "" {
-			return errors.New("--citadel-token, --citadel-root-cert, --citadel-cert and --citadel-key go with --citadel: give it")
+		if f.token+f.rootCert+f.cert+f.key+f.serverName != "" {
+			return errors.New("--citadel-token, --citadel-root-cert, --citadel-server-name, --citadel-cert and --citadel-key go with --citadel: give it")
 		}
 		return nil
 	}
@@ -62,7 +65,7 @@ func (f *citadelFlags) check() error {
 
 // config reads the files.
 func (f *citadelFlags) config() (caclient.Config, error) {
-	cfg := caclient.Config{Address: f.citadel}
+	cfg := caclient.Config{Address: f.citadel, ServerName: f.serverName}
 	roots, err := readFile(f.rootCert)
 	if err == nil {
 		cfg.Roots, err = trust.ParseCertificates(roots)
@@ -148,7 +151,7 @@ func (f *citadelFlags) citadelError(err error) error {
 	case caclient.Unreachable:
 		return codedError{exitUnreachable, fmt.Errorf("%w: check the address, and that it runs with --policy", err)}
 	case caclient.NotTheCA, caclient.Misnamed:
-		return codedError{exitUsage, fmt.Errorf("%w: check --citadel and --citadel-root-cert", err)}
+		return codedError{exitUsage, fmt.Errorf("%w: check --citadel, --citadel-root-cert and --citadel-server-name", err)}
 	case caclient.NotProven, caclient.Refused:
 		return codedError{exitDenied, err}
 	}

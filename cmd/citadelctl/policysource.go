@@ -109,9 +109,13 @@ func decodeFiles(cmd *cobra.Command, paths []string) ([]policy.Object, error) {
 	}
 	var all []policy.Object
 	var problems []error
+	passed := 0
 	for _, file := range files {
-		objects, err := policy.Decode(file.name, file.text)
-		all, problems = append(all, objects...), append(problems, err)
+		objects, some, err := policy.DecodeDump(file.name, file.text)
+		all, passed, problems = append(all, objects...), passed+some, append(problems, err)
+	}
+	if passed > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "citadelctl: %s passed over: of kinds that do not decide about mTLS\n", count(passed, "object"))
 	}
 	return all, errors.Join(problems...)
 }
@@ -177,7 +181,7 @@ func readMost(r io.Reader, name string) ([]byte, error) {
 	case len(text) > policy.MaxInput:
 		return nil, fmt.Errorf("%s is larger than %d MiB", strings.TrimPrefix(name, "./"), policy.MaxInput>>20)
 	}
-	return text, nil
+	return policy.Dense(name, text)
 }
 
 // readWhile reads for as long as ctx lives. A read that ctx leaves behind ends

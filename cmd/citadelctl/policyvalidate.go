@@ -25,9 +25,11 @@ type problemItem struct {
 // validationDocument is the form for programs.
 type validationDocument struct {
 	meta
-	Generation string        `json:"generation"`
-	Valid      bool          `json:"valid"`
-	Objects    int           `json:"objects"`
+	Generation string `json:"generation"`
+	Valid      bool   `json:"valid"`
+	Objects    int    `json:"objects"`
+	// PassedOver are objects of kinds that do not decide about mTLS.
+	PassedOver int           `json:"passedOver,omitempty"`
 	Problems   []problemItem `json:"problems"`
 }
 
@@ -47,6 +49,8 @@ func newValidateCommand() *cobra.Command {
 		Long: `validate judges objects in files as the admission of their Istio release would, in its words:
 unknown fields and values, names that are no DNS names, hosts with an asterisk in the wrong
 place, and what contradicts itself. It says file, line, object and field.
+
+Kinds outside of Istio's API groups that do not decide about mTLS are passed over, and counted.
 
 It exits with 1 when an object cannot be used. Warnings alone exit with 0.`,
 		Example: `  citadelctl policy validate -f strict.yaml
@@ -96,14 +100,15 @@ func (f *validateFlags) run(cmd *cobra.Command) error {
 // validate judges files. Auto is what their objects make of it, as one mesh.
 func validate(g policy.Generation, files []meshFile) validationDocument {
 	var objects []policy.Object
+	passed := 0
 	for _, file := range files {
-		some, _ := policy.Decode(file.name, file.text) // errors are told below
-		objects = append(objects, some...)
+		some, over, _ := policy.DecodeDump(file.name, file.text) // errors are told below
+		objects, passed = append(objects, some...), passed+over
 	}
 	g = policy.New(g, objects...).Generation()
-	d := validationDocument{Generation: g.String(), Valid: true, Objects: len(objects), Problems: []problemItem{}}
+	d := validationDocument{Generation: g.String(), Valid: true, Objects: len(objects), PassedOver: passed, Problems: []problemItem{}}
 	for _, file := range files {
-		d.add(policy.ValidateFile(g, file.name, file.text)...)
+		d.add(policy.ValidateDump(g, file.name, file.text)...)
 	}
 	return d
 }
@@ -126,6 +131,10 @@ func writeProblems(w io.Writer, d validationDocument) error {
 		}
 		fmt.Fprintln(w, printable(text))
 	}
-	_, err := fmt.Fprintf(w, "%s, %s, %s\n", count(d.Objects, "object"), count(wrong, "error"), count(len(d.Problems)-wrong, "warning"))
+	over := ""
+	if d.PassedOver > 0 {
+		over = fmt.Sprintf("; %s passed over: of kinds that do not decide about mTLS", count(d.PassedOver, "object"))
+	}
+	_, err := fmt.Fprintf(w, "%s, %s, %s%s\n", count(d.Objects, "object"), count(wrong, "error"), count(len(d.Problems)-wrong, "warning"), over)
 	return err
 }

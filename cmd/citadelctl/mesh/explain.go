@@ -110,6 +110,9 @@ func (w *World) Explain(now time.Time, q Question) (Answer, error) {
 		return Answer{}, err
 	}
 	server.Subset, server.Endpoint = q.Subset, q.Endpoint
+	if q.Subset != "" && !w.defines(server.Host, q.Subset) {
+		return Answer{}, fmt.Errorf("subset %s of server %s %w: no DestinationRule for it defines that, and a route to it would be answered with 503", q.Subset, server.Host, ErrUnknown)
+	}
 	d, others := w.worst(found.Kinds, server)
 	if q.Endpoint != "" && len(d.Endpoints()) == 0 {
 		return Answer{}, fmt.Errorf("endpoint %s %w: %s has none of that name", q.Endpoint, ErrUnknown, server.Host)
@@ -128,6 +131,21 @@ func (w *World) Explain(now time.Time, q Question) (Answer, error) {
 		a.Notes = append(a.Notes, whyNoFix(d))
 	}
 	return a, nil
+}
+
+// defines tells whether any rule for a host has a subset.
+func (w *World) defines(host, subset string) bool {
+	for _, o := range w.objects {
+		r, is := o.(*policy.DestinationRule)
+		if !is || !slices.ContainsFunc(r.Spec.Subsets, func(s policy.Subset) bool { return s.Name == subset }) {
+			continue
+		}
+		of := inFull(r)
+		if suffix, wild := strings.CutPrefix(of, "*"); of == host || wild && strings.HasSuffix(host, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 // Works tells whether the client can talk to the server, at each endpoint.

@@ -61,7 +61,7 @@ func HTML(w io.Writer, m *mesh.Matrix, about string) error {
 		data.Legend = append(data.Legend, legendItem{styles[look].class, look.String(), counts[look]})
 	}
 	for _, column := range m.Columns {
-		data.Columns = append(data.Columns, pageColumn{column.Name(), column.Names()})
+		data.Columns = append(data.Columns, pageColumn{clean(column.Name()), clean(column.Names())})
 	}
 	for row, server := range m.Servers {
 		r := pageRow{Host: mesh.ShortHost(server.Host), Port: server.Port}

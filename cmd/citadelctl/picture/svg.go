@@ -11,6 +11,7 @@ import (
 	"html"
 	"io"
 	"strings"
+	"unicode"
 
 	"citadel/cmd/citadelctl/mesh"
 )
@@ -52,7 +53,7 @@ func SVG(w io.Writer, g *mesh.Graph) error {
 	for _, e := range g.Edges {
 		s, y1, y2 := styles[e.Look], middle(e.Client), middle(e.Server)
 		fmt.Fprintf(out, `<path class="%s" d="M%d %dC%d %d %d %d %d %d" fill="none" stroke="%s" stroke-width="%s"%s><title>%s</title></path>`+"\n",
-			s.class, from, y1, from+gap/2, y1, to-gap/2, y2, to, y2, s.colour, s.width, dashes(s), html.EscapeString(e.Title))
+			s.class, from, y1, from+gap/2, y1, to-gap/2, y2, to, y2, s.colour, s.width, dashes(s), xmlText(e.Title))
 	}
 	for i, name := range g.Clients {
 		writeNode(out, from-6, middle(i), "end", name, g.All[i])
@@ -74,7 +75,7 @@ func writeLegend(out io.Writer) {
 
 // writeNode writes a name; hovering over it shows all that it stands for.
 func writeNode(out io.Writer, x, y int, anchor, name, all string) {
-	fmt.Fprintf(out, `<text x="%d" y="%d" text-anchor="%s">%s<title>%s</title></text>`+"\n", x, y+4, anchor, html.EscapeString(name), html.EscapeString(all))
+	fmt.Fprintf(out, `<text x="%d" y="%d" text-anchor="%s">%s<title>%s</title></text>`+"\n", x, y+4, anchor, xmlText(name), xmlText(all))
 }
 
 func dashes(s style) string {
@@ -113,7 +114,19 @@ func DOT(w io.Writer, g *mesh.Graph) error {
 	return out.Flush()
 }
 
+// clean replaces what XML has no place for, which names of strangers may hold.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r) || r == 0xFFFE || r == 0xFFFF {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
+}
+
+func xmlText(s string) string { return html.EscapeString(clean(s)) }
+
 // dotText is a quoted string of DOT; a backslash would begin an escape there.
 func dotText(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ", "\r", " ").Replace(s) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", " ", "\r", " ").Replace(clean(s)) + `"`
 }
