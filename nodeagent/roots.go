@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -50,13 +51,17 @@ func (a *Agent) watch(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		cfg, ok := a.watchable()
 		if ok {
+			var heard atomic.Bool
 			err := a.watchOnce(ctx, cfg, func(roots caclient.Roots) {
-				failures = 0
+				heard.Store(true)
 				select {
 				case a.told <- roots:
 				case <-ctx.Done():
 				}
 			})
+			if heard.Load() {
+				failures = 0
+			}
 			if e, isOurs := errors.AsType[*caclient.Error](err); isOurs && e.Kind == caclient.Broken {
 				failures += 10 // a CA that knows no such call: ask seldom
 			}

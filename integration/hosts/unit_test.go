@@ -33,7 +33,7 @@ func TestHost(t *testing.T) {
 		"cert-chain.pem istio-agent istio-certs 644\nkey.pem istio-agent istio-certs 640\nroot-cert.pem istio-agent istio-certs 644" {
 		t.Error(got)
 	}
-	if got := h.run(t, "cd /var/lib; stat --format '%U %a' istio-auth-node-agent; ls istio-auth-node-agent; journalctl --boot | grep -c citadel-join || :"); got != "istio-agent 700\njoined.json\n0" {
+	if got := h.run(t, "cd /var/lib; stat --format '%U %a' istio-auth-node-agent; ls istio-auth-node-agent; journalctl --boot | grep -c citadel-join || :"); got != "istio-agent 700\njoined.json\nlock\n0" {
 		t.Errorf("the state, or the journal has the token: %s", got)
 	}
 	h.run(t, "rm /etc/credstore/citadel-join-token")
