@@ -1,6 +1,7 @@
 package caserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -27,6 +28,12 @@ type PolicySettings struct {
 	// Recheck is how often the caller of a watch is authenticated anew; half a
 	// minute if zero.
 	Recheck time.Duration
+	// Watches is how many watches may be open, and WatchesPerCaller how many of one
+	// caller; 20,000 and 8 if zero.
+	Watches, WatchesPerCaller int
+	// SendLimit is how long a watch waits for its caller to take a part of an
+	// update, before it ends; half a minute if zero.
+	SendLimit time.Duration
 	// Observe hears of each call when it has ended. May be nil.
 	Observe func(Call)
 }
@@ -38,6 +45,7 @@ type policyServer struct {
 	citadelv1.UnimplementedPolicyServiceServer
 	*Server
 	set    PolicySettings
+	open   *streams
 	limits *limiter // apart from that of certificates: who watches too often can still renew
 }
 
@@ -45,15 +53,18 @@ func newPolicyServer(s *Server, set PolicySettings) *policyServer {
 	if set.Recheck == 0 {
 		set.Recheck = defaultRecheck
 	}
+	set.Watches, set.WatchesPerCaller = cmp.Or(set.Watches, defaultWatches), cmp.Or(set.WatchesPerCaller, defaultWatchesPerCaller)
+	set.SendLimit = cmp.Or(set.SendLimit, defaultSendLimit)
 	if set.Observe == nil {
 		set.Observe = func(Call) {}
 	}
-	return &policyServer{Server: s, set: set, limits: newLimiter(s.set.Limits)}
+	return &policyServer{Server: s, set: set, open: &streams{all: set.Watches, each: set.WatchesPerCaller}, limits: newLimiter(s.set.Limits)}
 }
 
 // policyCaller is an authenticated caller of the policy service.
 type policyCaller struct {
 	id        spiffeid.ID
+	key       string // of limits
 	namespace string
 	reader    bool
 }
@@ -98,7 +109,9 @@ func (s *policyServer) admit(ctx context.Context, now time.Time, call *Call) (po
 	if err := s.limits.allow(now, id); err != nil {
 		return policyCaller{}, err
 	}
-	return s.callerOf(id.Caller.ID())
+	caller, err := s.callerOf(id.Caller.ID())
+	caller.key = keyOf(id)
+	return caller, err
 }
 
 // authenticate establishes who calls, and that nobody has banned him.

@@ -370,3 +370,71 @@ func TestWatchEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestWatchesAreCounted: one caller, and all together, may have some open; one
+// that ends makes place.
+func TestWatchesAreCounted(t *testing.T) {
+	r := newPolicyRig(t, func(s *Settings) { s.Policy.WatchesPerCaller, s.Policy.Watches = 2, 3 })
+	r.feed.Apply(policyfeed.Change{Known: true})
+	refused := func(c citadelv1.PolicyServiceClient, says string) {
+		t.Helper()
+		stream, err := c.WatchPolicy(t.Context(), &citadelv1.WatchPolicyRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v", err)
+		}
+	}
+	web, other, third := r.as("a", "web"), r.as("b", "web"), r.as("c", "web")
+	ctx, end := context.WithCancel(t.Context())
+	stream, err := web.WatchPolicy(ctx, &citadelv1.WatchPolicyRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.watch(web, nil).update()
+	refused(web, "the caller has 2 watches of policy open already")
+	r.watch(other, nil).update()
+	refused(third, "3 watches of policy are open already")
+	end()
+	for {
+		stream, err := third.WatchPolicy(t.Context(), &citadelv1.WatchPolicyRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err == nil {
+			break
+		}
+		if t.Context().Err() != nil || status.Code(err) != codes.ResourceExhausted {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSlowReaderEnds: who takes nothing loses the call, not the server's memory.
+func TestSlowReaderEnds(t *testing.T) {
+	ended := make(chan Call, 1)
+	r := newPolicyRig(t, func(s *Settings) {
+		s.Policy.SendLimit, s.Policy.Recheck = 100*time.Millisecond, time.Hour
+		s.Policy.Observe = func(c Call) { ended <- c }
+	})
+	var many []policy.Object
+	for i := range 5000 {
+		many = append(many, service("a", fmt.Sprintf("s%d", i), false))
+	}
+	r.feed.Apply(policyfeed.Change{Known: true, Put: many})
+	if _, err := r.as("a", "web").WatchPolicy(t.Context(), &citadelv1.WatchPolicyRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case c := <-ended:
+		if c.Code != codes.ResourceExhausted || !strings.Contains(c.Err.Error(), "has not taken an update") {
+			t.Errorf("%+v", c)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the call goes on")
+	}
+}

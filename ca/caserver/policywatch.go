@@ -2,6 +2,7 @@ package caserver
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,6 +26,11 @@ const (
 // WatchPolicy sends what the caller sees at once, and what changes.
 func (s *policyServer) WatchPolicy(req *citadelv1.WatchPolicyRequest, stream grpc.ServerStreamingServer[citadelv1.WatchPolicyResponse]) error {
 	return s.answer(stream.Context(), "WatchPolicy", func(caller policyCaller) error {
+		leave, err := s.open.open(caller.key)
+		if err != nil {
+			return err
+		}
+		defer leave()
 		w := policyWatch{s, caller, stream, nil}
 		return w.run(stream.Context(), req)
 	})
@@ -120,11 +126,19 @@ func (w *policyWatch) update(view *policyfeed.View, req *citadelv1.WatchPolicyRe
 }
 
 // send does it on another goroutine: the stack of this one, which lasts, would
-// stay as large as sending makes it.
+// stay as large as sending makes it. A caller that does not take the part has its
+// call end, and the end of the call ends that goroutine.
 func (w *policyWatch) send(part *citadelv1.WatchPolicyResponse) error {
 	sent := make(chan error, 1)
 	go func() { sent <- w.stream.Send(part) }()
-	return <-sent
+	late := time.NewTimer(w.set.SendLimit)
+	defer late.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-late.C:
+		return &limitError{reason: fmt.Sprintf("the caller has not taken an update within %s", w.set.SendLimit), retry: time.Second}
+	}
 }
 
 // update is one in parts that fit into messages.
