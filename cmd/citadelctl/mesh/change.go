@@ -6,7 +6,7 @@ import "citadel/ca/policy"
 // endpoints are not alike, what happens at the worst of them counts.
 func changeOf(was, is policy.Decision, newClient bool) PairChange {
 	c := PairChange{Kind: kindOf(was, is, newClient)}
-	if failing, _ := is.Reach(); c.Kind == New && failing > 0 {
+	if c.Kind == New && !works(is) && is.Verdict == policy.OK { // as a whole, but for some endpoints
 		c.Kind = NewConflict
 	}
 	if appears := newClient || was.Symptom == policy.UnknownServer; !appears && (!was.Even() || !is.Even()) {
