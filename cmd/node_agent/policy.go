@@ -50,7 +50,7 @@ func (p *process) newPolicyWatch() *policyWatch {
 		w.known = true
 		p.log.Info("policy of the last run", "version", s.Version, "objects", s.Objects, "age", time.Since(s.Heard).Round(time.Second).String())
 	} else {
-		p.log.Debug("there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
+		p.log.Info("there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
 	}
 	return w
 }
