@@ -254,33 +254,6 @@ func (s Source) makeRoot(ctx context.Context) (Found, error) {
 	return Found{}, again("create Secret %s: %w", s.name(CASecret), err)
 }
 
-// ErrNotKnown says that the API server could not say.
-var ErrNotKnown = errors.New("the API server does not say")
-
-// Holds tells whether a Secret still holds the signing certificate in use and
-// its key: nil if it does, ErrNotKnown if the API server could not say.
-func Holds(ctx context.Context, client kubernetes.Interface, namespace string, found Found) error {
-	secret, err := client.CoreV1().Secrets(namespace).Get(ctx, found.Secret, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("%s/%s is gone", namespace, found.Secret)
-	}
-	if err != nil {
-		return fmt.Errorf("read Secret %s/%s: %w: %w", namespace, found.Secret, ErrNotKnown, err)
-	}
-	pieces := pluggedPieces(secret) // the CA secret has two of the four
-	certs, err := trust.ParseCertificates(pieces.Cert.PEM)
-	if err != nil {
-		return fmt.Errorf("%s %w", pieces.Cert.Name, err)
-	}
-	if !certs[0].Equal(found.Cert()) {
-		return fmt.Errorf("%s is another certificate: %s", pieces.Cert.Name, trust.Name(certs[0]))
-	}
-	if key, err := trust.ParseKey(pieces.Key.PEM); err != nil || !trust.SamePublicKey(found.Cert().PublicKey, key.Public()) {
-		return fmt.Errorf("%s is not the key of that certificate", pieces.Key.Name)
-	}
-	return nil
-}
-
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -290,44 +263,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	}
-}
-
-// ErrBothLayouts is told of a PluggedSecret that holds an authority twice.
-var ErrBothLayouts = errors.New("holds both layouts")
-
-// The two layouts of PluggedSecret: Istio's, and cert-manager's, whose chain is
-// in tls.crt.
-var (
-	pluggedKeys    = []string{CACertKey, CAKeyKey, PluggedChainKey, PluggedRootKey}
-	pluggedTLSKeys = []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey, "ca.crt"}
-)
-
-func holds(secret *corev1.Secret, keys ...string) bool {
-	return slices.ContainsFunc(keys, func(key string) bool { _, ok := secret.Data[key]; return ok })
-}
-
-// pluggedPieces prefers the four .pem names. Without any known key all of them
-// are named: the operator may have chosen others.
-func pluggedPieces(secret *corev1.Secret) trust.Pieces {
-	if holds(secret, corev1.TLSCertKey) && !holds(secret, CACertKey) {
-		return trust.Pieces{
-			Cert:  piece(secret, corev1.TLSCertKey),
-			Key:   piece(secret, corev1.TLSPrivateKeyKey),
-			Roots: piece(secret, "ca.crt"),
-		}
-	}
-	pieces := trust.Pieces{
-		Cert:  piece(secret, CACertKey),
-		Key:   piece(secret, CAKeyKey),
-		Chain: piece(secret, PluggedChainKey),
-		Roots: piece(secret, PluggedRootKey),
-	}
-	if !holds(secret, slices.Concat(pluggedKeys, pluggedTLSKeys)...) {
-		pieces.Cert.Name += fmt.Sprintf(" (there is none of %v, nor of %v)", pluggedKeys, pluggedTLSKeys)
-	}
-	return pieces
-}
-
-func piece(secret *corev1.Secret, key string) trust.Piece {
-	return trust.Piece{Name: fmt.Sprintf("Secret %s/%s key %s", secret.Namespace, secret.Name, key), PEM: secret.Data[key]}
 }
