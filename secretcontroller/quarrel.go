@@ -10,7 +10,8 @@ import (
 // Somebody who undoes our repairs at once is not answered at full speed: from
 // the third within calm on, each repair waits twice as long as the last. The
 // more objects wait, the longer each does, so that all of them together are
-// written about once in spacing, however many they are.
+// written about once in spacing; but none waits for longer than calm, for nobody
+// may be left with a broken Secret for hours.
 const (
 	calm           = 10 * time.Minute
 	freeRepairs    = 2
@@ -37,7 +38,7 @@ func repair(why Reason) bool {
 // pause is what comes between two repairs of the same object, when so many have
 // been made of it and so many objects wait for theirs.
 func pause(repairs, undone int) time.Duration {
-	crowd := time.Duration(undone-1) * spacing
+	crowd := min(time.Duration(undone-1)*spacing, calm)
 	return min(max(firstPause<<min(repairs-freeRepairs, maxPauseDouble), crowd), max(longestPause, crowd))
 }
 
