@@ -6,7 +6,8 @@ type Endpoint struct {
 	Name    string // what Server.Endpoint calls it
 	Labels  map[string]string
 	Sidecar bool
-	Port    int32 // behind the service port that was asked for; 0 when no container declares it
+	Address string // an IP address, or a name where a WorkloadEntry has one; may be empty
+	Port    int32  // behind the service port that was asked for; 0 when no container declares it
 }
 
 // Endpoints lists the workloads behind the server that was asked for, by name;
@@ -24,7 +25,7 @@ func (d Decision) Endpoints() (all []Endpoint) {
 		if name := d.query.Server.Endpoint; name != "" && name != w.name {
 			continue
 		}
-		e := Endpoint{Ref: w.ref, Name: w.name, Labels: w.labels, Sidecar: w.sidecar, Port: d.query.Server.Port}
+		e := Endpoint{Ref: w.ref, Name: w.name, Labels: w.labels, Sidecar: w.sidecar, Address: w.address(), Port: d.query.Server.Port}
 		if at >= 0 {
 			e.Port = w.portOf(&svc.ports[at])
 		}

@@ -81,7 +81,8 @@ func (d Decision) Explain() Explanation {
 		e.Client.Shadowed = x.shadowedRules()
 	}
 	x.warnings()
-	x.identify()
+	offer := d.Offer()
+	e.Identities, e.SNI, e.ALPN = offer.Identities, offer.SNI, offer.ALPN
 	return e
 }
 

@@ -103,8 +103,8 @@ func TestEndpoints(t *testing.T) {
 		ref    Ref
 		port   bool
 	}{
-		{Server{Host: "s.n" + serviceSuffix, Port: 80}, "[{Pod/n/a a map[app:s] false 0} {Pod/n/b b map[app:s] true 8080}]", objects[0].Ref(), true},
-		{Server{Host: "s.n" + serviceSuffix, Port: 81, Endpoint: "b"}, "[{Pod/n/b b map[app:s] true 81}]", objects[0].Ref(), false},
+		{Server{Host: "s.n" + serviceSuffix, Port: 80}, "[{Pod/n/a a map[app:s] false  0} {Pod/n/b b map[app:s] true  8080}]", objects[0].Ref(), true},
+		{Server{Host: "s.n" + serviceSuffix, Port: 81, Endpoint: "b"}, "[{Pod/n/b b map[app:s] true  81}]", objects[0].Ref(), false},
 		{Server{Host: "nobody", Port: 80}, "[]", Ref{}, false},
 	} {
 		d := s.Resolve(Query{Server: c.server})

@@ -15,29 +15,49 @@ func isTrustDomain(text string) bool {
 	return err == nil
 }
 
-// identify fills in what the client checks and offers when it opens TLS.
-func (x *explainer) identify() {
-	if x.d.Client != TLSIstioMutual && x.d.Client != TLSSimple && x.d.Client != TLSMutual {
-		return
+// Offer is what the client side of a connection offers and expects when it
+// opens TLS.
+type Offer struct {
+	SNI        string
+	ALPN       []string // best first
+	Identities []string // one of which the server must prove: SPIFFE IDs, or names of a rule
+	// Settings are the rule's, which name files; nil where no rule decided. They
+	// are not the caller's to change.
+	Settings *ClientTLS
+}
+
+// Offer tells how the client opens TLS; it is zero where it opens none. An offer
+// for ISTIO_MUTUAL without identities means that nobody is behind the service,
+// and no server will do.
+func (d Decision) Offer() Offer {
+	if d.snapshot == nil || d.Client != TLSIstioMutual && d.Client != TLSSimple && d.Client != TLSMutual {
+		return Offer{}
 	}
-	settings := &ClientTLS{}
-	if x.s.generation != Legacy && x.tls.settings != nil {
-		settings = x.tls.settings
+	c := call{s: d.snapshot, q: d.query, svc: d.snapshot.find(d.query.Server.Host, d.query.Client.Namespace)}
+	if c.svc == nil {
+		return Offer{}
 	}
-	x.e.SNI = settings.SNI
-	x.e.Identities = slices.Clone(settings.SubjectAltNames)
-	if x.d.Client != TLSIstioMutual {
-		return
+	c.port = c.svc.port(d.query.Server.Port)
+	if d.snapshot.generation != Legacy {
+		c.rule = c.search()
+		c.tls = c.selectTLS()
 	}
-	x.e.SNI = cmp.Or(settings.SNI, fmt.Sprintf("outbound_.%d_.%s_.%s", x.q.Server.Port, x.q.Server.Subset, x.svc.host))
-	x.e.ALPN = x.alpn()
-	if len(x.e.Identities) == 0 {
-		x.e.Identities = x.accounts()
+	o := Offer{Settings: c.tls.settings}
+	settings := cmp.Or(c.tls.settings, &ClientTLS{})
+	o.SNI, o.Identities = settings.SNI, slices.Clone(settings.SubjectAltNames)
+	if d.Client != TLSIstioMutual {
+		return o
 	}
+	o.SNI = cmp.Or(settings.SNI, fmt.Sprintf("outbound_.%d_.%s_.%s", d.query.Server.Port, d.query.Server.Subset, c.svc.host))
+	o.ALPN = c.alpn()
+	if len(o.Identities) == 0 {
+		o.Identities = c.accounts()
+	}
+	return o
 }
 
 // alpn is what today's sidecars offer for mesh TLS. Release 0.5 offered none.
-func (x *explainer) alpn() []string {
+func (x *call) alpn() []string {
 	protocol := ""
 	if x.port >= 0 {
 		protocol = x.svc.ports[x.port].protocol
@@ -55,7 +75,7 @@ func (x *explainer) alpn() []string {
 
 // accounts are the identities behind the service: of the endpoints that may be
 // picked, and those that the service itself lists.
-func (x *explainer) accounts() (ids []string) {
+func (x *call) accounts() (ids []string) {
 	add := func(account string) {
 		id, err := spiffeid.FromSegments(x.trustDomain(), "ns", x.svc.namespace, "sa", account)
 		if err == nil {
@@ -88,7 +108,7 @@ func (x *explainer) accounts() (ids []string) {
 }
 
 // trustDomain is the mesh's; a name that is none yields IDs of nobody.
-func (x *explainer) trustDomain() spiffeid.TrustDomain {
+func (x *call) trustDomain() spiffeid.TrustDomain {
 	td, err := spiffeid.TrustDomainFromString(x.s.mesh.trustDomain)
 	if err != nil {
 		return spiffeid.TrustDomain{}

@@ -24,6 +24,8 @@ type namespace struct {
 
 	ruleList []*rule // by age
 	rules    hostIndex[*rule]
+
+	places *places // made when somebody asks
 }
 
 // peerPolicy is a PeerAuthentication.
@@ -71,6 +73,7 @@ func (n *namespace) with(c *change) *namespace {
 		next.setForeign(c.foreign)
 	}
 	next.connect(n, c)
+	next.places = &places{}
 	return &next
 }
 

@@ -99,12 +99,13 @@ func (s *Service) Ref() Ref { return Ref{KindService, s.Namespace, s.Name} }
 
 // ServiceSpec is what the resolver reads of a Service.
 type ServiceSpec struct {
-	_ struct{} `ignored:"clusterIPs externalIPs sessionAffinity sessionAffinityConfig loadBalancerIP loadBalancerSourceRanges loadBalancerClass externalTrafficPolicy internalTrafficPolicy healthCheckNodePort publishNotReadyAddresses ipFamilies ipFamilyPolicy allocateLoadBalancerNodePorts trafficDistribution externalName"`
+	_ struct{} `ignored:"externalIPs sessionAffinity sessionAffinityConfig loadBalancerIP loadBalancerSourceRanges loadBalancerClass externalTrafficPolicy internalTrafficPolicy healthCheckNodePort publishNotReadyAddresses ipFamilies ipFamilyPolicy allocateLoadBalancerNodePorts trafficDistribution externalName"`
 
-	Type      string            `yaml:"type"`      // ExternalName matters
-	ClusterIP string            `yaml:"clusterIP"` // None matters: headless
-	Selector  map[string]string `yaml:"selector"`
-	Ports     []ServicePort     `yaml:"ports"`
+	Type       string            `yaml:"type"`       // ExternalName matters
+	ClusterIP  string            `yaml:"clusterIP"`  // None matters: headless
+	ClusterIPs []string          `yaml:"clusterIPs"` // one of each family; the first is ClusterIP
+	Selector   map[string]string `yaml:"selector"`
+	Ports      []ServicePort     `yaml:"ports"`
 }
 
 // ServicePort is one port of a Service.

@@ -130,8 +130,8 @@ func (e *ServiceEntry) Ref() Ref { return Ref{KindServiceEntry, e.Namespace, e.N
 
 // ServiceEntrySpec is what the resolver reads of a ServiceEntry.
 type ServiceEntrySpec struct {
-	_                struct{}            `ignored:"addresses"`
 	Hosts            []string            `yaml:"hosts"`
+	Addresses        []string            `yaml:"addresses"` // IP addresses, or ranges of them, that mean the hosts
 	Ports            []EntryPort         `yaml:"ports"`
 	Location         Location            `yaml:"location"`
 	Resolution       Resolution          `yaml:"resolution"`

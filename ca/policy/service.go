@@ -56,6 +56,7 @@ type workload struct {
 	sidecar   bool
 	labelled  bool
 	account   string
+	addresses []string // IP addresses; of a WorkloadEntry maybe a name
 	ports     []ContainerPort
 	bypassing string // the ports that its sidecar is told to leave alone
 }
@@ -156,7 +157,7 @@ func newWorkload(o Object) *workload {
 	}
 	p := o.(*Pod)
 	w := &workload{ref: p.Ref(), name: p.Name, labels: p.Labels, sidecar: p.Sidecar(), labelled: speaksMTLS(p.Labels),
-		account: cmp.Or(p.Spec.ServiceAccountName, "default"), bypassing: p.Annotations["traffic.sidecar.istio.io/excludeInboundPorts"]}
+		account: cmp.Or(p.Spec.ServiceAccountName, "default"), addresses: p.addresses(), bypassing: p.Annotations["traffic.sidecar.istio.io/excludeInboundPorts"]}
 	for i := range p.Spec.Containers {
 		w.ports = append(w.ports, p.Spec.Containers[i].Ports...)
 	}
@@ -174,7 +175,7 @@ func entryWorkload(ref Ref, e *WorkloadEntrySpec, labels map[string]string) *wor
 		maps.Copy(labels, e.Labels)
 	}
 	w := &workload{ref: ref, name: cmp.Or(ref.Name, e.Address), labels: labels, sidecar: speaksMTLS(labels), labelled: speaksMTLS(labels),
-		account: cmp.Or(e.ServiceAccount, "default")}
+		account: cmp.Or(e.ServiceAccount, "default"), addresses: []string{e.Address}}
 	for _, name := range slices.Sorted(maps.Keys(e.Ports)) {
 		w.ports = append(w.ports, ContainerPort{Name: name, Number: int32(e.Ports[name])})
 	}
