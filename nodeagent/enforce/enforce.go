@@ -1,0 +1,163 @@
+// Package enforce does to connections what policy says. It stands between the
+// programs of a host and everybody else: Inbound serves those who come, by the
+// mode of the service port; Outbound carries those who leave, by the decision
+// for their destination.
+//
+// It works on bytes, and knows of no protocol above TLS but the head of a health
+// check. It decides nothing about mTLS itself: ca/policy does, anew for each
+// connection, so that a change counts from the next connection on, and those that
+// are open live on.
+//
+// It refuses to be more permissive than it knows: without a policy servers are
+// STRICT and nobody may be called; a workload that policy does not know is
+// STRICT; what cannot be read is reset, not passed on. It does not log: each
+// connection is told of once, to Settings.Observe.
+package enforce
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"citadel/ca/policy"
+)
+
+// Limits bound what connections may take. What is over a limit is refused at
+// once.
+type Limits struct {
+	Connections         int           // open at one time, in both directions
+	HandshakesPerSecond int           // TLS handshakes that clients begin here; a burst of as many
+	Header              time.Duration // in which a client has said what it wants: its handshake, its first request
+	ServerFirst         time.Duration // after which a PERMISSIVE server takes a silent client for one that waits for the server
+	Dial                time.Duration // for a connection to an application or a destination, with its handshake
+	Drain               time.Duration // that connections have to end after a stop
+}
+
+// DefaultLimits are those of an agent that nobody told otherwise.
+var DefaultLimits = Limits{Connections: 20_000, HandshakesPerSecond: 5_000, Header: 10 * time.Second, ServerFirst: 500 * time.Millisecond,
+	Dial: 10 * time.Second, Drain: 20 * time.Second}
+
+// Settings are what an Enforcer is made from. Credentials, Policy and Observe
+// must be set.
+type Settings struct {
+	Credentials *Credentials
+	// Policy is the snapshot of now; nil while there is none.
+	Policy func() *policy.Snapshot
+	// Observe is told of each connection when it has ended, or was refused. It is
+	// called by many goroutines.
+	Observe func(Event)
+	Limits  Limits
+	// DenyUnknown refuses destinations that policy does not know; else they are
+	// passed on as they come.
+	DenyUnknown bool
+	// Addresses are those of this host by which policy may know it, beside the one
+	// that a client came to. May be nil.
+	Addresses func() []netip.Addr
+	// HealthChecks may come in plain text where a server is STRICT.
+	HealthChecks []HealthCheck
+	// Dialer opens connections, to applications and destinations. Nil is a plain one.
+	Dialer *net.Dialer
+}
+
+// Enforcer holds what the listeners of a host share. Any number of goroutines
+// may use it.
+type Enforcer struct {
+	Settings
+	handshakes *rate.Limiter
+	open       atomic.Int64
+	plans      plans
+}
+
+// New returns an Enforcer without listeners.
+func New(s Settings) *Enforcer {
+	if s.Dialer == nil {
+		s.Dialer = &net.Dialer{}
+	}
+	e := &Enforcer{Settings: s, handshakes: rate.NewLimiter(rate.Limit(s.Limits.HandshakesPerSecond), s.Limits.HandshakesPerSecond)}
+	e.plans.policy, e.plans.addresses = s.Policy, s.Addresses
+	return e
+}
+
+// Open is the number of connections that are being served.
+func (e *Enforcer) Open() int { return int(e.open.Load()) }
+
+// serve hands each connection of a listener to handle, until ctx ends; then those
+// that are open have Limits.Drain to end. It closes the listener.
+func (e *Enforcer) serve(ctx context.Context, listener net.Listener, handle func(ctx context.Context, c *net.TCPConn, began time.Time), refused func(c *net.TCPConn)) error {
+	// work outlives ctx: connections are drained
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var open sync.WaitGroup
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	err := e.accept(ctx, listener, func(c *net.TCPConn) {
+		if e.open.Add(1) > int64(e.Limits.Connections) {
+			e.open.Add(-1)
+			reset(c)
+			refused(c)
+			return
+		}
+		open.Go(func() {
+			defer e.open.Add(-1)
+			stop := context.AfterFunc(work, func() { reset(c) })
+			defer stop()
+			handle(work, c, time.Now())
+		})
+	})
+	listener.Close()
+	drain := time.AfterFunc(e.Limits.Drain, cancel)
+	defer drain.Stop()
+	open.Wait()
+	return err
+}
+
+// accept takes connections until the listener is closed by the end of ctx.
+func (e *Enforcer) accept(ctx context.Context, listener net.Listener, take func(*net.TCPConn)) error {
+	wait := time.Duration(0)
+	for {
+		c, err := listener.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			if tcp, is := c.(*net.TCPConn); is {
+				take(tcp)
+			} else {
+				c.Close()
+			}
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of files, or a client that was gone
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+		}
+	}
+}
+
+// reset ends a connection so that the other side sees that it was cut.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	c.Close()
+}
+
+func remoteOf(c net.Conn) netip.AddrPort { return addrPort(c.RemoteAddr()) }
+func localOf(c net.Conn) netip.AddrPort  { return addrPort(c.LocalAddr()) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, is := a.(*net.TCPAddr); is {
+		at := tcp.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return netip.AddrPort{}
+}

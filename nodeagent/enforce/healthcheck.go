@@ -1,0 +1,123 @@
+package enforce
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+)
+
+// HealthCheck lets somebody without a certificate come in where a server is
+// STRICT, to see whether it is well: nothing else gets through.
+type HealthCheck struct {
+	From []netip.Prefix // the addresses of who checks
+	Port uint16         // the one that they come to
+	// Path is the one that may be asked for, by GET or HEAD. Empty is a check that
+	// connects, and says nothing.
+	Path string
+}
+
+var errHealthCheck = errors.New("a health check")
+
+// longestHead is more than a health check's request needs.
+const longestHead = 8 << 10
+
+// checks lists the health checks that the client may make.
+func (in *incoming) checks() (all []*HealthCheck) {
+	for i := range in.e.HealthChecks {
+		h := &in.e.HealthChecks[i]
+		if h.Port == in.event.Local.Port() && h.lets(in.event.Remote.Addr()) {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// mayConnect tells whether a client that has gone without a word was a check.
+func (in *incoming) mayConnect() bool {
+	return slices.ContainsFunc(in.checks(), func(h *HealthCheck) bool { return h.Path == "" })
+}
+
+// mayAsk reads a plain request, and tells whether it may come in.
+func (in *incoming) mayAsk(s *sniffed) bool {
+	checks := slices.DeleteFunc(in.checks(), func(h *HealthCheck) bool { return h.Path == "" })
+	if len(checks) == 0 {
+		return false
+	}
+	request := requestOf(readHead(s))
+	if request != nil && slices.ContainsFunc(checks, func(h *HealthCheck) bool { return request.RequestURI == h.Path }) {
+		in.check = request
+	}
+	return in.check != nil
+}
+
+func (h *HealthCheck) lets(addr netip.Addr) bool {
+	return slices.ContainsFunc(h.From, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// readHead reads the head of a request; nil if there is none.
+func readHead(s *sniffed) []byte {
+	s.kept = slices.Grow(s.kept, longestHead)
+	for !bytes.Contains(s.kept, []byte("\r\n\r\n")) {
+		if len(s.kept) >= longestHead {
+			return nil
+		}
+		n, err := s.Conn.Read(s.kept[len(s.kept):longestHead])
+		s.kept = s.kept[:len(s.kept)+n]
+		if err != nil {
+			return nil
+		}
+	}
+	return s.kept
+}
+
+// requestOf reads a GET or HEAD without a body; nil if it is something else. It
+// must be all that was said: a second request behind it, or a body, would be
+// something else that gets through.
+func requestOf(text []byte) *http.Request {
+	rest := bufio.NewReader(bytes.NewReader(text))
+	request, err := http.ReadRequest(rest)
+	if err != nil || rest.Buffered() > 0 || request.ContentLength != 0 || len(request.TransferEncoding) > 0 || request.Header.Get("Upgrade") != "" {
+		return nil
+	}
+	if request.Method != http.MethodGet && request.Method != http.MethodHead {
+		return nil
+	}
+	request.Close = true // it is the last of its connection
+	return request
+}
+
+// answerCheck has the application answer one request, and ends the connection:
+// what the client says after it is not read.
+func (in *incoming) answerCheck(ctx context.Context, app string) Event {
+	v := in.event
+	v.Way = WayHealth
+	if in.check == nil { // it has gone already
+		in.c.Close()
+		return *v
+	}
+	within(in.c, in.e.Limits.Header)
+	server, err := in.e.dial(ctx, app)
+	if err != nil {
+		return v.refuse(in.c, Unreachable, fmt.Errorf("the application at %s: %w", app, err))
+	}
+	defer server.Close()
+	v.Upstream = remoteOf(server)
+	within(server, in.e.Limits.Header)
+	if err = in.check.Write(server); err == nil {
+		v.Out, err = io.Copy(in.c, io.LimitReader(server, longestAnswer))
+	}
+	if err != nil {
+		return v.refuse(in.c, PeerReset, fmt.Errorf("health check of %s: %w", app, err))
+	}
+	in.c.Close()
+	return *v
+}
+
+// longestAnswer is what a health check may be told.
+const longestAnswer = 1 << 20

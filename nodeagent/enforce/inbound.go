@@ -1,0 +1,255 @@
+package enforce
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"citadel/ca/policy"
+)
+
+// Port is a listener for those who come to this host.
+type Port struct {
+	// App is where the application listens. Where it is empty, connections were
+	// redirected here: they go on to where they were meant for.
+	App string
+	// Host and ServicePort name the service port that this is; without them it is
+	// found by the address to which a client came.
+	Host        string
+	ServicePort int32
+	// ProxyProtocol tells the application of its clients by a PROXY header,
+	// version 2, before the first byte.
+	ProxyProtocol bool
+	// Original is where a redirected connection was meant for.
+	Original func(*net.TCPConn) (netip.AddrPort, error)
+}
+
+// Inbound serves a listener until ctx ends and its connections have, too.
+func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) error {
+	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
+		e.told(began, e.comeIn(ctx, c, p))
+	}, func(c *net.TCPConn) {
+		e.Observe(Event{Direction: Inbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.Limits.Connections)})
+	})
+}
+
+func (e *Enforcer) told(began time.Time, event Event) {
+	event.Duration = time.Since(began)
+	e.Observe(event)
+}
+
+// comeIn serves one connection to its end.
+func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
+	v := Event{Direction: Inbound, Remote: remoteOf(c), Local: localOf(c)}
+	app := p.App
+	if p.Original != nil {
+		at, err := p.Original(c)
+		if err == nil && at == v.Local {
+			err = errors.New("it was not redirected: the agent's own listener is no service")
+		}
+		if err != nil {
+			return v.refuse(c, Loop, err)
+		}
+		v.Local, app = at, at.String()
+	}
+	mine := e.Credentials.current.Load()
+	s := e.plans.of(e.Credentials.ID()).serve(servedKey{v.Local, p.App != "", p.Host, p.ServicePort})
+	v.Mode, v.By, v.Service = s.mode.String(), s.by, s.service
+	in := incoming{e: e, c: c, mine: mine, event: &v}
+	var client side
+	var err error
+	switch {
+	case s.open:
+		v.Mode, v.Way, client = "", WayOpen, plainSide(c)
+	case s.mode == policy.Disable:
+		v.Way, client = WayPlain, plainSide(c)
+	case s.mode == policy.Permissive:
+		client, err = in.permissive()
+	default:
+		client, err = in.strict()
+	}
+	if errors.Is(err, errHealthCheck) {
+		return in.answerCheck(ctx, app)
+	}
+	if err != nil {
+		return v.refuse(c, reasonOf(err, BadHandshake), err)
+	}
+	return in.carry(ctx, client, app, p.ProxyProtocol)
+}
+
+// refuse resets a connection, and is its end.
+func (v Event) refuse(c *net.TCPConn, reason Reason, err error) Event {
+	reset(c)
+	v.Reason, v.Err = reason, err
+	return v
+}
+
+// incoming is one connection while it is judged.
+type incoming struct {
+	e     *Enforcer
+	c     *net.TCPConn
+	mine  *credentials
+	event *Event
+	first []byte        // read already, for the application to have
+	check *http.Request // what a health check asks for
+}
+
+// strict takes mutual TLS alone, and health checks.
+func (in *incoming) strict() (side, error) {
+	within(in.c, in.e.Limits.Header)
+	s := &sniffed{Conn: in.c}
+	first, err := s.first()
+	switch {
+	case err == io.EOF && in.mayConnect():
+		return side{}, errHealthCheck
+	case err != nil:
+		return side{}, in.silence(err)
+	case first != firstOfTLS && in.mayAsk(s):
+		return side{}, errHealthCheck
+	case first != firstOfTLS:
+		return side{}, failure{PlainText, errors.New("plain text came where only mutual TLS may")}
+	}
+	s.passed = true
+	return in.handshake(func() (*tls.Conn, error) {
+		conn := tls.Server(s, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: in.config})
+		return conn, conn.Handshake()
+	})
+}
+
+// permissive takes mutual TLS of the mesh, and passes all else on as it came.
+func (in *incoming) permissive() (side, error) {
+	s := &sniffed{Conn: in.c}
+	within(in.c, in.e.Limits.ServerFirst)
+	first, err := s.first()
+	if isTimeout(err) { // a client that waits for the server's first word
+		return in.raw(s), nil
+	}
+	if err != nil {
+		return side{}, in.silence(err)
+	}
+	if first != firstOfTLS {
+		return in.raw(s), nil
+	}
+	within(in.c, in.e.Limits.Header)
+	client, err := in.handshake(func() (*tls.Conn, error) { return meshTLS(s, in.config) })
+	if errors.Is(err, errForeign) {
+		return in.raw(s), nil
+	}
+	return client, err
+}
+
+// raw leaves a connection as it came.
+func (in *incoming) raw(s *sniffed) side {
+	within(in.c, 0)
+	in.first = s.kept
+	in.event.Way, in.event.Handshake = WayPlain, 0
+	return plainSide(in.c)
+}
+
+// config is that for one ClientHello.
+func (in *incoming) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if in.mine == nil {
+		return nil, failure{NoCertificate, errors.New("this host has no certificate yet")}
+	}
+	if !in.e.handshakes.Allow() {
+		return nil, failure{TooFast, fmt.Errorf("there were more than %d handshakes in a second", in.e.Limits.HandshakesPerSecond)}
+	}
+	return in.mine.serverFor(hello), nil
+}
+
+func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
+	began := time.Now()
+	conn, err := shake()
+	in.event.Handshake = time.Since(began)
+	if err != nil {
+		return side{}, in.silence(err)
+	}
+	within(in.c, 0)
+	in.event.Way = WayMTLS
+	in.event.Peer, _ = in.mine.peer(conn.ConnectionState()) // the handshake has checked it
+	return tlsSide(conn, in.c), nil
+}
+
+// silence gives errors of reading and of handshakes their word.
+func (in *incoming) silence(err error) error {
+	switch {
+	case isTimeout(err):
+		return failure{Slow, fmt.Errorf("the client did not say what it wants within %s", in.e.Limits.Header)}
+	case isEnd(err):
+		return failure{PeerReset, errors.New("the client went before it said what it wants")}
+	case errors.Is(err, errForeign):
+		return err
+	case isNoCertificate(err):
+		return failure{NoClientCert, errors.New("TLS came without a client certificate")}
+	}
+	return failure{reasonOf(err, BadHandshake), fmt.Errorf("TLS handshake: %w", err)}
+}
+
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// isNoCertificate tells the handshake's error for a client without a certificate,
+// which crypto/tls gives no type.
+func isNoCertificate(err error) bool {
+	return err.Error() == "tls: client didn't provide a certificate"
+}
+
+// carry brings what comes to the application, and back.
+func (in *incoming) carry(ctx context.Context, client side, app string, header bool) Event {
+	v := in.event
+	server, err := in.e.dial(ctx, app)
+	if err != nil {
+		return v.refuse(in.c, Unreachable, fmt.Errorf("the application at %s: %w", app, err))
+	}
+	v.Upstream = remoteOf(server)
+	before := in.first
+	if header {
+		told, err := proxyHeader(v, client)
+		if err != nil {
+			reset(server)
+			return v.refuse(in.c, Unreachable, err)
+		}
+		before = append(told, before...)
+	}
+	if len(before) > 0 {
+		if _, err := server.Write(before); err != nil {
+			reset(server)
+			return v.refuse(in.c, PeerReset, fmt.Errorf("the application at %s: %w", app, err))
+		}
+	}
+	v.In, v.Out, err = relay(ctx, client, plainSide(server))
+	v.In += int64(len(in.first))
+	v.ended(err)
+	return *v
+}
+
+// ended notes how a connection that worked was over.
+func (v *Event) ended(err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, errStopped):
+		v.Reason, v.Err = Stopped, err
+	default:
+		v.Reason, v.Err = PeerReset, err
+	}
+}
+
+// dial opens a connection within Limits.Dial.
+func (e *Enforcer) dial(ctx context.Context, address string) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.Limits.Dial)
+	defer cancel()
+	c, err := e.Dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}

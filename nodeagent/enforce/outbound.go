@@ -1,0 +1,284 @@
+package enforce
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"citadel/ca/policy"
+)
+
+// Front asks a program that has connected where it wants to go. reply, if not
+// nil, is called once, with the error if the way there is closed; its own error
+// ends the connection. What the program said beyond its request is first.
+type Front func(c *net.TCPConn) (to Target, first []byte, reply func(error) error, err error)
+
+// FixedTo carries all connections of a listener to one target.
+func FixedTo(to Target) Front {
+	return func(*net.TCPConn) (Target, []byte, func(error) error, error) { return to, nil, nil, nil }
+}
+
+// Redirected carries connections to where they were meant for.
+func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
+	return func(c *net.TCPConn) (Target, []byte, func(error) error, error) {
+		at, err := original(c)
+		if err == nil && at == localOf(c) {
+			err = errors.New("it was not redirected: the agent's own listener is no destination")
+		}
+		if err != nil {
+			return Target{}, nil, nil, failure{Loop, err}
+		}
+		return Target{Addr: at.Addr(), Port: at.Port()}, nil, nil, nil
+	}
+}
+
+// Outbound serves a listener until ctx ends and its connections have, too.
+func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
+	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
+		e.told(began, e.goOut(ctx, c, front))
+	}, func(c *net.TCPConn) {
+		e.Observe(Event{Direction: Outbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.Limits.Connections)})
+	})
+}
+
+// goOut carries one connection to its end.
+func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event {
+	v := Event{Direction: Outbound, Remote: remoteOf(c), Local: localOf(c)}
+	within(c, e.Limits.Header)
+	to, first, reply, err := front(c)
+	if err != nil {
+		return v.refuse(c, reasonOf(err, BadRequest), err)
+	}
+	within(c, 0)
+	if to.Addr.IsValid() {
+		v.Local = netip.AddrPortFrom(to.Addr, to.Port)
+	}
+	v.Service = to.String()
+	server, err := e.reach(ctx, to, &v)
+	if reply != nil {
+		if told := reply(err); err == nil && told != nil {
+			reset(server.tcp)
+			err = failure{PeerReset, told}
+		}
+	}
+	if err != nil {
+		return v.refuse(c, reasonOf(err, Unreachable), err)
+	}
+	if len(first) > 0 {
+		if _, err := server.Write(first); err != nil {
+			reset(server.tcp)
+			return v.refuse(c, PeerReset, err)
+		}
+	}
+	v.In, v.Out, err = relay(ctx, plainSide(c), server)
+	v.In += int64(len(first))
+	if _, refused := errors.AsType[tls.AlertError](err); refused { // in TLS 1.3, after the client's handshake
+		v.Reason, v.Err = ServerRefusedTLS, err
+		return v
+	}
+	v.ended(err)
+	return v
+}
+
+// reach opens the connection to a target, by the first hop that answers.
+func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error) {
+	r := e.plans.of(e.Credentials.ID()).route(to)
+	if r.refused.error != nil {
+		return side{}, r.refused
+	}
+	if r.service == "" && e.DenyUnknown {
+		return side{}, failure{UnknownHost, fmt.Errorf("policy knows nobody at %s", to)}
+	}
+	if r.service != "" {
+		v.Service = r.service
+	}
+	start := int(r.began.Add(1) - 1)
+	var err error
+	for i := range min(len(r.hops), mostHops) {
+		h := &r.hops[(start+i)%len(r.hops)]
+		v.Mode, v.By = h.decision.Client.String(), h.decision.ClientBy.String()
+		var server side
+		if server, err = e.take(ctx, h, r.service == "", to, v); err == nil {
+			return server, nil
+		}
+		if reasonOf(err, Unreachable) != Unreachable { // it answered, and another would no better
+			return side{}, err
+		}
+	}
+	return side{}, err
+}
+
+// mostHops is how many endpoints are tried for one connection.
+const mostHops = 3
+
+// take opens the connection by one hop.
+func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v *Event) (side, error) {
+	config, err := e.clientConfig(h, unknown, to)
+	if err != nil {
+		return side{}, err
+	}
+	tcp, err := e.dial(ctx, h.address)
+	if err != nil {
+		return side{}, failure{Unreachable, err}
+	}
+	v.Upstream = remoteOf(tcp)
+	if config == nil {
+		v.Way = WayPlain
+		if unknown {
+			v.Way, v.Mode = WayOpen, ""
+		}
+		return plainSide(tcp), nil
+	}
+	conn, began := tls.Client(tcp, config), time.Now()
+	within(tcp, e.Limits.Dial)
+	err = conn.HandshakeContext(ctx)
+	v.Handshake = time.Since(began)
+	if err != nil {
+		reset(tcp)
+		return side{}, e.explain(h, err, v)
+	}
+	within(tcp, 0)
+	v.Way = WayTLS
+	if h.decision.Client == policy.TLSIstioMutual {
+		v.Way = WayMTLS
+		v.Peer, _ = e.Credentials.current.Load().peer(conn.ConnectionState())
+	}
+	return tlsSide(conn, tcp), nil
+}
+
+// explain tells why a server does not take the TLS that policy has this host
+// open, and what would help.
+func (e *Enforcer) explain(h *hop, err error, v *Event) error {
+	reason := reasonOf(err, ServerRefusedTLS)
+	if isTimeout(err) {
+		reason = Slow
+	}
+	v.Fix = fixOf(h.decision)
+	return failure{reason, fmt.Errorf("%s, by %s, but %s: TLS handshake with %s: %w", h.decision.Client, h.decision.ClientBy, serverSays(h.decision), h.address, err)}
+}
+
+func serverSays(d policy.Decision) string {
+	return fmt.Sprintf("the server is %s by %s", d.Server, d.ServerBy)
+}
+
+// fixOf names what would make client and server agree.
+func fixOf(d policy.Decision) string {
+	if d.Verdict == policy.OK {
+		return ""
+	}
+	return fmt.Sprintf("citadelctl policy explain names the change: %s is %s by %s, the client %s by %s", d.Query().Server.Host, d.Server, d.ServerBy, d.Client, d.ClientBy)
+}
+
+// clientConfig is how to open TLS by a hop; nil for plain text.
+func (e *Enforcer) clientConfig(h *hop, unknown bool, to Target) (*tls.Config, error) {
+	if unknown {
+		return nil, nil
+	}
+	switch h.decision.Client {
+	case policy.TLSDisable:
+		return nil, nil
+	case policy.TLSIstioMutual:
+		mine := e.Credentials.current.Load()
+		if mine == nil {
+			return nil, failure{NoCertificate, errors.New("this host has no certificate yet")}
+		}
+		if len(h.offer.Identities) == 0 {
+			return nil, failure{WrongIdentity, fmt.Errorf("policy knows nobody behind %s whom the server could be", to)}
+		}
+		return mine.client(h.offer.SNI, h.offer.ALPN, h.offer.Identities), nil
+	case policy.TLSSimple, policy.TLSMutual:
+		config, err := ruleTLS(h.decision.Client, h.offer.Settings, h.offer.SNI, to)
+		if err != nil {
+			return nil, failure{BadConfiguration, fmt.Errorf("%s: %w", h.decision.ClientBy, err)}
+		}
+		return config, nil
+	}
+	return nil, failure{NoPolicy, fmt.Errorf("policy does not say how %s is to be called", to)}
+}
+
+// ruleTLS is the TLS that a DestinationRule configures. Its files are read for
+// each connection, for they are renewed by others.
+func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni string, to Target) (*tls.Config, error) {
+	if s == nil {
+		return nil, errors.New("has no settings")
+	}
+	if s.CredentialName != "" {
+		return nil, errors.New("credentialName is for gateways: name files")
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: sni, DynamicRecordSizingDisabled: true}
+	if config.ServerName == "" {
+		config.ServerName = to.name()
+	}
+	if mode == policy.TLSMutual {
+		cert, err := tls.LoadX509KeyPair(s.ClientCertificate, s.PrivateKey)
+		if err != nil {
+			return nil, fmt.Errorf("clientCertificate %s, privateKey %s: %w", s.ClientCertificate, s.PrivateKey, err)
+		}
+		config.Certificates = []tls.Certificate{cert}
+	}
+	if s.CACertificates != "" {
+		text, err := os.ReadFile(s.CACertificates)
+		if err != nil {
+			return nil, fmt.Errorf("caCertificates: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("caCertificates: %s holds no certificate", s.CACertificates)
+		}
+	}
+	if s.CRL != "" {
+		return nil, errors.New("caCrl is not supported: without it revoked servers would be taken")
+	}
+	verifyRule(config, s)
+	return config, nil
+}
+
+// name is what the certificate of a target should bear.
+func (t Target) name() string {
+	if t.Host != "" {
+		return t.Host
+	}
+	return t.Addr.String()
+}
+
+// verifyRule checks the server as a rule asks: by the names it gives, or else by
+// the name that was called.
+func verifyRule(config *tls.Config, s *policy.ClientTLS) {
+	config.InsecureSkipVerify = true // VerifyConnection does
+	roots, host := config.RootCAs, config.ServerName
+	if s.InsecureSkipVerify != nil && *s.InsecureSkipVerify {
+		return
+	}
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		leaf := state.PeerCertificates[0]
+		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+		for _, cert := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(cert)
+		}
+		if _, err := leaf.Verify(options); err != nil {
+			return failure{UntrustedPeer, err}
+		}
+		if len(s.SubjectAltNames) == 0 {
+			if err := leaf.VerifyHostname(host); err != nil {
+				return failure{WrongIdentity, err}
+			}
+			return nil
+		}
+		for _, uri := range leaf.URIs {
+			if slices.Contains(s.SubjectAltNames, uri.String()) {
+				return nil
+			}
+		}
+		if slices.ContainsFunc(s.SubjectAltNames, func(n string) bool { return leaf.VerifyHostname(n) == nil }) {
+			return nil
+		}
+		return failure{WrongIdentity, fmt.Errorf("the server is %s, the rule takes %s", name(leaf), listed(s.SubjectAltNames))}
+	}
+}

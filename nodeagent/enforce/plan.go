@@ -1,0 +1,307 @@
+package enforce
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"citadel/ca/policy"
+)
+
+// self is who this host is in the eyes of policy.
+type self struct {
+	namespace, account string
+	addresses          []netip.Addr
+	labels             map[string]string
+}
+
+// selfOf reads the namespace and service account out of an SVID's ID; the zero
+// self is nobody's.
+func selfOf(id spiffeid.ID) (s self) {
+	parts := strings.Split(strings.TrimPrefix(id.Path(), "/"), "/")
+	if len(parts) == 4 && parts[0] == "ns" && parts[2] == "sa" {
+		s.namespace, s.account = parts[1], parts[3]
+	}
+	return s
+}
+
+// labelsOf are those of this host's workload, for rules that choose their
+// clients.
+func labelsOf(s *policy.Snapshot, me self) map[string]string {
+	if s == nil {
+		return nil
+	}
+	for _, addr := range me.addresses {
+		for _, w := range s.Workloads(me.namespace, addr) {
+			return w.Labels
+		}
+	}
+	return nil
+}
+
+// served is what a port of this host demands of who comes.
+type served struct {
+	mode    policy.Mode // ModeUnset where open
+	open    bool        // no service port: policy does not speak of it
+	service string      // HOST:PORT
+	by      string
+}
+
+// servedAt is how to serve those who come to an address of this host. expected
+// says that the operator calls it a service port; then policy must know it.
+func servedAt(s *policy.Snapshot, me self, at netip.AddrPort, expected bool) served {
+	if s == nil {
+		return served{mode: policy.Strict, by: "there is no policy yet"}
+	}
+	known, answer := false, served{}
+	for _, addr := range me.at(at.Addr()) {
+		known = known || len(s.Workloads(me.namespace, addr)) > 0
+		for _, p := range s.Places(netip.AddrPortFrom(addr, at.Port())) {
+			if p.Namespace == me.namespace && p.Endpoint != "" {
+				known = true
+				answer = stricter(answer, servedBy(s, policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}))
+			}
+		}
+	}
+	switch {
+	case answer.mode != policy.ModeUnset:
+		return answer
+	case !known:
+		return served{mode: policy.Strict, by: fmt.Sprintf("policy knows no workload at %s in namespace %q", at.Addr(), me.namespace)}
+	case expected:
+		return served{mode: policy.Strict, by: fmt.Sprintf("no Service or ServiceEntry declares port %d of this workload", at.Port())}
+	}
+	return served{open: true, by: "no service port"}
+}
+
+// servedFor is the same where the operator named the service: the workload is the
+// endpoint with that address.
+func servedFor(s *policy.Snapshot, me self, host string, port int32, at netip.Addr) served {
+	if s == nil {
+		return served{mode: policy.Strict, by: "there is no policy yet", service: hostPort(host, port)}
+	}
+	answer := served{service: hostPort(host, port)}
+	for _, e := range s.Resolve(policy.Query{Server: policy.Server{Host: host, Port: port}}).Endpoints() {
+		if addr, err := netip.ParseAddr(e.Address); err == nil && slices.Contains(me.at(at), addr.Unmap()) {
+			answer = stricter(answer, servedBy(s, policy.Server{Host: host, Port: port, Endpoint: e.Name}))
+		}
+	}
+	if answer.mode == policy.ModeUnset {
+		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy knows no endpoint of %s at %s", host, at)
+	}
+	return answer
+}
+
+// at are the addresses by which policy may know who was called at one of them.
+func (me self) at(addr netip.Addr) []netip.Addr {
+	return append(slices.Clip(me.addresses), addr.Unmap())
+}
+
+func servedBy(s *policy.Snapshot, server policy.Server) served {
+	d := s.Resolve(policy.Query{Server: server})
+	answer := served{mode: d.Server, by: d.ServerBy.String(), service: hostPort(server.Host, server.Port)}
+	switch {
+	case d.ServerBy.Reason == policy.NoSidecar:
+		// The proxy is here, whatever the object says: it must not be the laxer for it.
+		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy takes %s for a workload without a proxy: it needs the label security.istio.io/tlsMode: istio", server.Endpoint)
+	case answer.mode == policy.ModeUnset:
+		answer.mode, answer.by = policy.Strict, "policy does not say"
+	}
+	return answer
+}
+
+func stricter(a, b served) served {
+	if b.mode > a.mode {
+		return b
+	}
+	return a
+}
+
+func hostPort(host string, port int32) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// Target is where a program wants to go: a name, an address, or an address that
+// a name was resolved to elsewhere.
+type Target struct {
+	Host string // empty where only the address is known
+	Addr netip.Addr
+	Port uint16
+}
+
+// String is HOST:PORT.
+func (t Target) String() string {
+	if t.Host != "" {
+		return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
+	}
+	return netip.AddrPortFrom(t.Addr, t.Port).String()
+}
+
+// route is how to carry a connection to its target.
+type route struct {
+	service string // HOST:PORT; empty for what policy does not know
+	hops    []hop  // to be tried in turn; of several, each connection begins at another
+	refused failure
+	began   atomic.Uint32 // connections that took the route
+}
+
+// hop is one way to the target.
+type hop struct {
+	address  string // HOST:PORT to dial
+	decision policy.Decision
+	offer    policy.Offer
+}
+
+// routeTo finds the way to a target.
+func routeTo(s *policy.Snapshot, me self, to Target) *route {
+	if s == nil {
+		return &route{refused: failure{NoPolicy, fmt.Errorf("there is no policy yet, and without one nobody may be called")}}
+	}
+	client := policy.Client{Namespace: me.namespace, ServiceAccount: me.account, Sidecar: true, Labels: me.labels}
+	server, known := serverOf(s, me, to)
+	if !known {
+		return &route{hops: []hop{{address: to.String()}}}
+	}
+	query := policy.Query{Client: client, Server: server}
+	d := s.Resolve(query)
+	r := &route{service: hostPort(server.Host, server.Port)}
+	object, _ := d.Declares()
+	if server.Endpoint != "" || object.Kind == policy.KindService && to.Addr.IsValid() && d.Uniform() {
+		// whoever made the address picks the endpoint
+		r.hops = []hop{{to.String(), d, d.Offer()}}
+		if to.Addr.IsValid() {
+			r.hops[0].address = netip.AddrPortFrom(to.Addr, to.Port).String()
+		}
+		return r
+	}
+	for _, e := range d.Endpoints() {
+		if e.Address == "" || e.Port == 0 {
+			continue
+		}
+		query.Server.Endpoint = e.Name
+		one := s.Resolve(query)
+		r.hops = append(r.hops, hop{hostPort(e.Address, e.Port), one, one.Offer()})
+	}
+	if len(r.hops) == 0 { // nobody is known: the name, or the address, must do
+		r.hops = []hop{{to.String(), d, d.Offer()}}
+	}
+	return r
+}
+
+// serverOf is the service that a target means.
+func serverOf(s *policy.Snapshot, me self, to Target) (policy.Server, bool) {
+	for _, host := range hostsOf(to.Host, me.namespace) {
+		server := policy.Server{Host: host, Port: int32(to.Port)}
+		if ref, _ := s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server}).Declares(); ref != (policy.Ref{}) {
+			return server, true
+		}
+	}
+	if !to.Addr.IsValid() {
+		return policy.Server{}, false
+	}
+	places := s.Places(netip.AddrPortFrom(to.Addr, to.Port))
+	if len(places) == 0 {
+		return policy.Server{}, false
+	}
+	p := places[0]
+	if i := slices.IndexFunc(places, func(p Place) bool { return p.Endpoint == "" }); i >= 0 {
+		p = places[i]
+	}
+	return policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}, true
+}
+
+// Place is policy's.
+type Place = policy.Place
+
+// hostsOf are the names that a name may mean in a namespace, as resolv.conf of
+// Kubernetes has it.
+func hostsOf(host, namespace string) []string {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	switch dots := strings.Count(host, "."); {
+	case host == "":
+		return nil
+	case dots == 0:
+		return []string{host, host + "." + namespace + ".svc." + policy.ClusterDomain}
+	case dots == 1:
+		return []string{host, host + ".svc." + policy.ClusterDomain}
+	case dots == 2 && strings.HasSuffix(host, ".svc"):
+		return []string{host, host + "." + policy.ClusterDomain}
+	}
+	return []string{host}
+}
+
+// plans remembers what was found in one snapshot, for all connections that go by
+// it.
+type plans struct {
+	policy    func() *policy.Snapshot
+	addresses func() []netip.Addr
+	now       atomic.Pointer[planned]
+}
+
+// planned is what was found in one snapshot for one identity.
+type planned struct {
+	snapshot *policy.Snapshot
+	id       spiffeid.ID
+	me       self
+	served   sync.Map // by servedKey: served
+	routes   sync.Map // by Target: *route
+	size     atomic.Int64
+}
+
+// mostPlanned bounds what is remembered: programs may call any number of
+// addresses.
+const mostPlanned = 20_000
+
+// of is what is known for the policy and the identity of now.
+func (p *plans) of(id spiffeid.ID) *planned {
+	snapshot, now := p.policy(), p.now.Load()
+	if now != nil && now.snapshot == snapshot && now.id == id && now.size.Load() < mostPlanned {
+		return now
+	}
+	now = &planned{snapshot: snapshot, id: id, me: selfOf(id)}
+	if p.addresses != nil {
+		now.me.addresses = p.addresses()
+	}
+	now.me.labels = labelsOf(snapshot, now.me)
+	p.now.Store(now)
+	return now
+}
+
+type servedKey struct {
+	at       netip.AddrPort
+	expected bool
+	host     string
+	port     int32
+}
+
+func (p *planned) serve(key servedKey) served {
+	if found, has := p.served.Load(key); has {
+		return found.(served)
+	}
+	var answer served
+	if key.host != "" {
+		answer = servedFor(p.snapshot, p.me, key.host, key.port, key.at.Addr())
+	} else {
+		answer = servedAt(p.snapshot, p.me, key.at, key.expected)
+	}
+	p.size.Add(1)
+	p.served.Store(key, answer)
+	return answer
+}
+
+// route finds the way to a target.
+func (p *planned) route(to Target) *route {
+	if found, has := p.routes.Load(to); has {
+		return found.(*route)
+	}
+	p.size.Add(1)
+	r, _ := p.routes.LoadOrStore(to, routeTo(p.snapshot, p.me, to))
+	return r.(*route)
+}
