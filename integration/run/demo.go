@@ -67,6 +67,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.table(ctx, citadel); err != nil || d.once {
 		return err
 	}
+	if d.kubeconfig == "" {
+		if err := d.invite(ctx, citadel); err != nil {
+			return err
+		}
+	}
 	step("citadel runs; rotations follow. Ctrl-C stops it and cleans up.")
 	return d.follow(ctx, citadel)
 }
@@ -97,7 +102,6 @@ func (d *demo) connect(ctx context.Context) (err error) {
 // install applies the manifests and runs citadel with the rights that these
 // give it.
 func (d *demo) install(ctx context.Context) (*cluster.Citadel, error) {
-	step("kubectl apply -k %s", d.deploy)
 	if err := d.apply(ctx); err != nil {
 		return nil, err
 	}
@@ -130,11 +134,13 @@ func (d *demo) install(ctx context.Context) (*cluster.Citadel, error) {
 // afterwards; from somebody's cluster everything that was not there is taken
 // away again, and where another authority is at work nothing is begun.
 func (d *demo) apply(ctx context.Context) error {
-	if d.kubeconfig != "" {
-		if err := d.tread(ctx); err != nil {
-			return err
-		}
+	if d.kubeconfig == "" {
+		return d.applyWatching(ctx)
 	}
+	if err := d.tread(ctx); err != nil {
+		return err
+	}
+	step("kubectl apply -k %s", d.deploy)
 	_, err := d.plane.Kubectl(ctx, "apply", "-k", d.deploy)
 	return err
 }
