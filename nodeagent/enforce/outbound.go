@@ -16,8 +16,9 @@ import (
 )
 
 // Front asks a program that has connected where it wants to go. reply, if not
-// nil, is called once, with the error if the way there is closed; its own error
-// ends the connection. What the program said beyond its request is first.
+// nil, is called once, with the error if the way there is closed: then the program
+// has been told, and is not reset; its own error ends the connection. What the
+// program said beyond its request is first.
 type Front func(c *net.TCPConn) (to Target, first []byte, reply func(error) error, err error)
 
 // FixedTo carries all connections of a listener to one target.
@@ -68,7 +69,13 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 			err = failure{PeerReset, told}
 		}
 	}
+	if err != nil && reply != nil {
+		closeGently(c)
+	}
 	if err != nil {
+		if reply == nil {
+			awaitWord(c)
+		}
 		return v.refuse(c, reasonOf(err, Unreachable), err)
 	}
 	if len(first) > 0 {
@@ -85,6 +92,13 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 	}
 	v.ended(err)
 	return v
+}
+
+// awaitWord gives a program time to find that it is connected before it is cut
+// off: it would take a reset that comes at once for a port that is closed.
+func awaitWord(c *net.TCPConn) {
+	within(c, time.Second)
+	_, _ = c.Read(make([]byte, 1))
 }
 
 // reach opens the connection to a target, by the first hop that answers.
