@@ -76,17 +76,16 @@ func (c *Credentials) ID() spiffeid.ID {
 // handshake, where in TLS 1.3 the client would take it for done, and see no more
 // than a cut connection (RFC 8446 4.4.2.4).
 func (c *credentials) serverFor(hello *tls.ClientHelloInfo) *tls.Config {
+	ours, agrees := ofMesh(hello) || !slices.Contains(hello.SupportedVersions, tls.VersionTLS12), offers(hello, agreedALPN)
 	switch {
-	case ofMesh(hello):
+	case ours && agrees:
 		return c.mesh
-	case slices.Contains(hello.SupportedVersions, tls.VersionTLS12) && offers(hello, agreedALPN):
+	case ours:
+		return c.newest
+	case agrees:
 		return c.others
-	case slices.Contains(hello.SupportedVersions, tls.VersionTLS12):
-		return c.silent
-	case offers(hello, agreedALPN):
-		return c.mesh
 	}
-	return c.newest
+	return c.silent
 }
 
 // ofMesh tells whether a ClientHello is one of the mesh's proxies.

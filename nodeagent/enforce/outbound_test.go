@@ -1,0 +1,255 @@
+package enforce
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"citadel/ca/catest"
+)
+
+// out is a program's way to a target through an Enforcer.
+func (r *rig) out(e *Enforcer, to Target) netip.AddrPort {
+	return r.listen(func(ctx context.Context, l net.Listener) error { return e.Outbound(ctx, l, FixedTo(to)) })
+}
+
+func rule(host, tls string) string {
+	return fmt.Sprintf("---\n{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: default}, spec: {host: %s, trafficPolicy: {tls: %s}}}\n", host, tls)
+}
+
+var httpbin = Target{Host: "httpbin.default", Port: 8000}
+
+// TestOutbound: what a client's side does, against each mode of a server;
+// mtls-policy 3.
+func TestOutbound(t *testing.T) {
+	for _, c := range []struct {
+		name, server, rule string
+		server2            string // who the server really is
+		want               string
+		way                Way
+		reason             Reason
+	}{
+		{"auto, STRICT", "STRICT", "", "httpbin", "hello", WayMTLS, ""},
+		{"auto, PERMISSIVE", "PERMISSIVE", "", "httpbin", "hello", WayMTLS, ""},
+		{"auto, DISABLE", "DISABLE", "", "httpbin", "hello", WayPlain, ""},
+		{"plain, STRICT", "STRICT", "{mode: DISABLE}", "httpbin", "reset", WayPlain, PeerReset},
+		{"plain, PERMISSIVE", "PERMISSIVE", "{mode: DISABLE}", "httpbin", "hello", WayPlain, ""},
+		{"mTLS, DISABLE", "DISABLE", "{mode: ISTIO_MUTUAL}", "httpbin", "reset", WayNone, ServerRefusedTLS},
+		{"mTLS to somebody else", "STRICT", "", "thief", "reset", WayNone, WrongIdentity},
+		{"mTLS to whom the rule names", "STRICT", "{mode: ISTIO_MUTUAL, subjectAltNames: [\"spiffe://cluster.local/ns/default/sa/thief\"]}", "thief", "hello", WayMTLS, ""},
+		{"mTLS to another than the rule names", "STRICT", "{mode: ISTIO_MUTUAL, subjectAltNames: [\"spiffe://cluster.local/ns/default/sa/thief\"]}", "httpbin", "reset", WayNone, WrongIdentity},
+		{"SIMPLE, STRICT", "STRICT", "{mode: SIMPLE, insecureSkipVerify: true}", "httpbin", "reset", WayNone, ServerRefusedTLS},
+		{"SIMPLE, a server that nobody vouches for", "STRICT", "{mode: SIMPLE}", "httpbin", "reset", WayNone, UntrustedPeer},
+		{"MUTUAL without its files", "STRICT", "{mode: MUTUAL, clientCertificate: /none, privateKey: /none}", "httpbin", "reset", WayNone, BadConfiguration},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			objects := mode(c.server)
+			if c.rule != "" {
+				objects += "\n" + rule("httpbin", c.rule)
+			}
+			quiet := func(s *Settings) { s.Observe = func(Event) {} }
+			r.in(r.enforcer(c.server2, quiet), r.app(echo), Port{Host: "httpbin.default.svc.cluster.local", ServicePort: 8000}, objects)
+			heard := r.ask(r.out(r.enforcer("sleep"), httpbin), "hello")
+			e := r.event()
+			if heard != c.want || e.Way != c.way || e.Reason != c.reason {
+				t.Errorf("heard %q, way %q, reason %q (%v), want %q, %q, %q", heard, e.Way, e.Reason, e.Err, c.want, c.way, c.reason)
+			}
+			if e.Service != "httpbin.default.svc.cluster.local:8000" || e.By == "" {
+				t.Errorf("%+v", e)
+			}
+			if c.way == WayMTLS && e.Peer.Path() != "/ns/default/sa/"+c.server2 {
+				t.Errorf("the peer is %s", e.Peer)
+			}
+		})
+	}
+}
+
+// TestWithoutPolicy: nothing is more permissive than what is known.
+func TestWithoutPolicy(t *testing.T) {
+	r := newRig(t)
+	at := r.listen(func(ctx context.Context, l net.Listener) error {
+		return r.enforcer("httpbin").Inbound(ctx, l, Port{App: "127.0.0.1:1"})
+	})
+	if heard := r.ask(at, "hello"); heard != "reset" {
+		t.Errorf("a server without a policy took plain text: %q", heard)
+	}
+	if e := r.event(); e.Reason != PlainText || e.Mode != "STRICT" || e.By != "there is no policy yet" {
+		t.Errorf("%+v", e)
+	}
+	app := r.app(echo)
+	if heard := r.ask(r.out(r.enforcer("sleep"), Target{Addr: app.Addr(), Port: app.Port()}), "hello"); heard != "reset" {
+		t.Errorf("a client without a policy reached %q", heard)
+	}
+	if e := r.event(); e.Reason != NoPolicy {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestUnknown: what policy does not speak of is passed on as it comes, unless
+// that is refused; a workload that it does not know is STRICT.
+func TestUnknown(t *testing.T) {
+	r := newRig(t)
+	app := r.app(echo)
+	r.say(netip.MustParseAddrPort("127.0.0.1:1"), mode("STRICT"))
+	to := Target{Addr: app.Addr(), Port: app.Port()}
+	if heard := r.ask(r.out(r.enforcer("sleep"), to), "hello"); heard != "hello" {
+		t.Errorf("a destination that policy does not know: %q", heard)
+	}
+	if e := r.event(); e.Way != WayOpen || e.Mode != "" {
+		t.Errorf("%+v", e)
+	}
+	if heard := r.ask(r.out(r.enforcer("sleep", func(s *Settings) { s.DenyUnknown = true }), to), "hello"); heard != "reset" {
+		t.Errorf("a destination that is refused: %q", heard)
+	}
+	if e := r.event(); e.Reason != UnknownHost {
+		t.Errorf("%+v", e)
+	}
+	redirected := func(at netip.AddrPort) Port {
+		return Port{Original: func(*net.TCPConn) (netip.AddrPort, error) { return at, nil }}
+	}
+	for _, c := range []struct {
+		name string
+		at   netip.AddrPort
+		say  string
+		want string
+	}{
+		{"no service port of the workload", app, "127.0.0.1:1", "hello"},
+		{"a workload that policy does not know", app, "127.0.0.9:1", "reset"},
+	} {
+		r.say(netip.MustParseAddrPort(c.say), mode("STRICT"))
+		at := r.listen(func(ctx context.Context, l net.Listener) error {
+			return r.enforcer("httpbin").Inbound(ctx, l, redirected(c.at))
+		})
+		if heard := r.ask(at, "hello"); heard != c.want {
+			t.Errorf("%s: %q, want %q", c.name, heard, c.want)
+		}
+		r.event()
+	}
+	// a port that the operator calls a service port, and policy does not
+	r.say(netip.MustParseAddrPort("127.0.0.1:1"), mode("DISABLE"))
+	at := r.listen(func(ctx context.Context, l net.Listener) error {
+		return r.enforcer("httpbin").Inbound(ctx, l, Port{App: app.String()})
+	})
+	if heard := r.ask(at, "hello"); heard != "reset" {
+		t.Errorf("a port that is none of the Service's took plain text: %q", heard)
+	}
+	if e := r.event(); e.Mode != "STRICT" || !strings.Contains(e.By, "no Service or ServiceEntry declares port") {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestMarkIsMissing: a proxy that policy does not know of must not be the laxer
+// for it.
+func TestMarkIsMissing(t *testing.T) {
+	r := newRig(t)
+	at := r.in(r.enforcer("httpbin"), r.app(echo), Port{}, mode("PERMISSIVE")+`
+---
+{apiVersion: v1, kind: Pod, metadata: {name: httpbin-0, namespace: default, labels: {app: httpbin}}, status: {podIP: 127.0.0.1}}
+`)
+	if heard := r.ask(at, "hello"); heard != "reset" {
+		t.Errorf("heard %q", heard)
+	}
+	if e := r.event(); e.Mode != "STRICT" || !strings.Contains(e.By, "tlsMode: istio") {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestLoop: connections to the agent's own listener are no destination.
+func TestLoop(t *testing.T) {
+	r := newRig(t)
+	itself := func(c *net.TCPConn) (netip.AddrPort, error) { return localOf(c), nil }
+	r.say(netip.MustParseAddrPort("127.0.0.1:1"), mode("DISABLE"))
+	e := r.enforcer("sleep")
+	for _, at := range []netip.AddrPort{
+		r.listen(func(ctx context.Context, l net.Listener) error { return e.Outbound(ctx, l, Redirected(itself)) }),
+		r.listen(func(ctx context.Context, l net.Listener) error { return e.Inbound(ctx, l, Port{Original: itself}) }),
+	} {
+		if heard := r.ask(at, "hello"); heard != "reset" {
+			t.Errorf("heard %q", heard)
+		}
+		if e := r.event(); e.Reason != Loop {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// TestRuleTLS: SIMPLE and MUTUAL are as the rule configures.
+func TestRuleTLS(t *testing.T) {
+	r := newRig(t)
+	set := r.set(r.root, account("db"))
+	folder := t.TempDir()
+	write := func(name string, text []byte) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: set.SVID.Certificates[0].Raw})
+	ca, cert, key := write("ca", r.root.PEM()), write("cert", chain), write("key", catest.KeyPEM(t, set.SVID.PrivateKey))
+	pair := tls.Certificate{PrivateKey: set.SVID.PrivateKey, Certificate: [][]byte{set.SVID.Certificates[0].Raw}}
+	for _, c := range []struct {
+		name, rule string
+		auth       tls.ClientAuthType
+		want       string
+		reason     Reason
+	}{
+		{"SIMPLE by name of the rule", "{mode: SIMPLE, sni: db.example, caCertificates: " + ca + ", subjectAltNames: [\"spiffe://cluster.local/ns/default/sa/db\"]}", 0, "hello", ""},
+		{"SIMPLE by the name that was called", "{mode: SIMPLE, caCertificates: " + ca + "}", 0, "reset", WrongIdentity},
+		{"SIMPLE, unchecked because the rule says so", "{mode: SIMPLE, insecureSkipVerify: true}", 0, "hello", ""},
+		{"MUTUAL", "{mode: MUTUAL, clientCertificate: " + cert + ", privateKey: " + key + ", caCertificates: " + ca + ", subjectAltNames: [\"spiffe://cluster.local/ns/default/sa/db\"]}", tls.RequireAnyClientCert, "hello", ""},
+		{"no file of roots", "{mode: SIMPLE, caCertificates: /none}", 0, "reset", BadConfiguration},
+		{"a credential of gateways", "{mode: SIMPLE, credentialName: x}", 0, "reset", BadConfiguration},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r.t = t
+			sni := make(chan string, 1)
+			db := r.app(func(conn net.Conn) {
+				server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: c.auth})
+				if server.Handshake() == nil {
+					sni <- server.ConnectionState().ServerName
+					echo(server)
+					_ = server.CloseWrite()
+				}
+			})
+			r.say(netip.MustParseAddrPort("127.0.0.1:1"), fmt.Sprintf(`
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: db, namespace: default}, spec: {hosts: [db.example], ports: [{number: 5432, name: tcp, protocol: TCP, targetPort: %d}], resolution: STATIC, endpoints: [{address: 127.0.0.1}]}}
+%s`, db.Port(), rule("db.example", c.rule)))
+			heard := r.ask(r.out(r.enforcer("sleep"), Target{Host: "db.example", Port: 5432}), "hello")
+			e := r.event()
+			if heard != c.want || e.Reason != c.reason || c.reason == "" && e.Way != WayTLS {
+				t.Errorf("heard %q, way %q, reason %q (%v)", heard, e.Way, e.Reason, e.Err)
+			}
+			if c.want == "hello" {
+				if name := <-sni; name != "db.example" {
+					t.Errorf("SNI %q", name)
+				}
+			}
+		})
+	}
+}
+
+// TestNextEndpoint: one that does not answer is passed over.
+func TestNextEndpoint(t *testing.T) {
+	r := newRig(t)
+	app := r.app(echo)
+	r.say(netip.MustParseAddrPort("127.0.0.1:1"), fmt.Sprintf(`
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: db, namespace: default}, spec: {hosts: [db.example], addresses: [240.0.0.1], ports: [{number: 5432, name: tcp, protocol: TCP, targetPort: %d}], resolution: STATIC, endpoints: [{address: 127.0.0.3}, {address: 127.0.0.1}]}}`, app.Port()))
+	at := r.out(r.enforcer("sleep"), Target{Addr: netip.MustParseAddr("240.0.0.1"), Port: 5432})
+	for range 4 {
+		if heard := r.ask(at, "hello"); heard != "hello" {
+			t.Errorf("heard %q", heard)
+		}
+		if e := r.event(); e.Service != "db.example:5432" || e.Upstream != app {
+			t.Errorf("%+v", e)
+		}
+	}
+}
