@@ -15,8 +15,9 @@ import (
 )
 
 // ReadFile sets the flags that neither the command line nor the environment
-// gave from a YAML file, whose keys are the flags' names. Values count as they
-// are written, for 0640 is a mode and no number. Lists are joined by commas.
+// gave from a YAML file, whose keys are the flags' names, and those of
+// Structured. Values count as they are written, for 0640 is a mode and no number.
+// Lists are joined by commas.
 func (f *Flags) ReadFile(set *pflag.FlagSet, path string) {
 	text, err := ReadRegular(path)
 	if err != nil {
@@ -36,8 +37,19 @@ func (f *Flags) ReadFile(set *pflag.FlagSet, path string) {
 			continue
 		}
 		seen[name] = line
+		if read := f.structured[name]; read != nil {
+			read(path, entries[i+1])
+			continue
+		}
 		f.setFromFile(set, fmt.Sprintf("%s, line %d", path, line), name, entries[i+1])
 	}
+}
+
+// Structured has read take what stands under a key of the configuration file
+// that is no flag's: more than flags can say. It is called once, with the file's
+// name and the value, and reports what is wrong itself.
+func (f *Flags) Structured(key string, read func(path string, value *yaml.Node)) {
+	f.structured[key] = read
 }
 
 // entriesOf are the keys and values, in turns, of the one mapping that a file

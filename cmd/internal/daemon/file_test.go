@@ -3,10 +3,13 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // fromFile reads arguments, then the environment, then a file of a text.
@@ -87,6 +90,28 @@ func TestBadFile(t *testing.T) {
 		if !strings.Contains(told, want) || len(got) != strings.Count(want, "\n")+1 || strings.Contains(told, "s3cr3t") {
 			t.Errorf("%.40q: %q, want %q", text, told, want)
 		}
+	}
+}
+
+// TestStructured: what flags cannot say goes to the command, once, with its line.
+func TestStructured(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flags.yaml")
+	if err := os.WriteFile(path, []byte("port: 2\nmore:\n- {a: 1}\nless:\nmore: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, lines := parse(t, nil), map[int]string{}
+	p.flags.Structured("more", func(file string, value *yaml.Node) { lines[value.Line] = file })
+	p.flags.ReadFile(p.set, path)
+	if len(lines) != 1 || lines[3] != path || p.port != 2 {
+		t.Errorf("read in lines %v, port %d", lines, p.port)
+	}
+	var told []string
+	for _, problem := range p.flags.Problems() {
+		told = append(told, problem.Error())
+	}
+	want := []string{"configuration file " + path + ", line 4: there is no flag --less", "configuration file " + path + ": line 5: more stands in line 2 already"}
+	if !slices.Equal(told, want) {
+		t.Errorf("%q, want %q", told, want)
 	}
 }
 

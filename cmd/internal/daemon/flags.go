@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 )
 
 // Flags are a daemon's flags, in titled sections. Values that do not parse are
@@ -22,6 +23,8 @@ type Flags struct {
 	problems []error
 	warnings []string
 	setBy    map[string]string // by flag, the variable that its value is of
+
+	structured map[string]func(path string, value *yaml.Node) // by key of the file
 }
 
 type section struct {
@@ -31,7 +34,9 @@ type section struct {
 
 // NewFlags returns an empty set of flags, which the environment sets by the
 // prefix and the flag's name in capitals, dashes as underscores.
-func NewFlags(prefix string) *Flags { return &Flags{prefix: prefix, setBy: map[string]string{}} }
+func NewFlags(prefix string) *Flags {
+	return &Flags{prefix: prefix, setBy: map[string]string{}, structured: map[string]func(string, *yaml.Node){}}
+}
 
 // Section adds a titled group of flags.
 func (f *Flags) Section(title string) *pflag.FlagSet {
