@@ -33,20 +33,22 @@ type AuditRecord struct {
 	Error     string    `json:"error,omitempty"`
 }
 
-func outcome(err error) string {
-	if err != nil {
-		return AuditFailed
-	}
-	return AuditSigned
-}
-
-func (p *prepared) record(stage string, err error) AuditRecord {
-	r := AuditRecord{
-		Time: p.now, Stage: stage,
+// record is that of stage signing.
+func (p *prepared) record(issuer string) AuditRecord {
+	return AuditRecord{
+		Time: p.now, Stage: AuditSigning,
 		Caller: p.caller.id.String(), Method: p.caller.method, Evidence: p.caller.evidence,
 		Identity: p.caller.id.String(), DNSNames: p.dnsNames,
-		Serial: p.serial.Text(16), Issuer: p.issuer.Subject.String(),
+		Serial: p.serial.Text(16), Issuer: issuer,
 		NotBefore: p.validity.notBefore, NotAfter: p.validity.notAfter,
+	}
+}
+
+// ended is the record of what became of the signature that r announced.
+func (r AuditRecord) ended(err error) AuditRecord {
+	r.Stage = AuditSigned
+	if err != nil {
+		r.Stage = AuditFailed
 	}
 	r.fail(err)
 	return r

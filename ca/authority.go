@@ -47,9 +47,10 @@ type Config struct {
 
 // Authority signs certificates. Its methods are safe for concurrent use.
 type Authority struct {
-	cfg  Config
-	sign signFunc
-	bans atomic.Pointer[Bans]
+	cfg    Config
+	issuer string // the signer's name, as records have it
+	sign   signFunc
+	bans   atomic.Pointer[Bans]
 }
 
 // New checks the configuration and proves, by signatures with the real profile
@@ -77,7 +78,7 @@ func New(now time.Time, cfg Config) (*Authority, error) {
 		return nil, err
 	}
 	cfg.DNSNames = cfg.DNSNames.clone()
-	a := &Authority{cfg: cfg, sign: sign}
+	a := &Authority{cfg: cfg, issuer: cfg.Signer.Cert().Subject.String(), sign: sign}
 	if err := a.prove(now, self); err != nil {
 		return nil, err
 	}
@@ -142,11 +143,12 @@ func (a *Authority) IssueServer(now time.Time, caller Caller, key crypto.Signer,
 }
 
 func (a *Authority) certify(p *prepared) ([]*x509.Certificate, error) {
-	if err := a.cfg.Audit(p.record(AuditSigning, nil)); err != nil {
+	record := p.record(a.issuer)
+	if err := a.cfg.Audit(record); err != nil {
 		return nil, &Error{Class: CertGenError, Reason: "the audit record before signing cannot be written", Cause: err}
 	}
 	leaf, err := a.sign(p)
-	if auditErr := a.cfg.Audit(p.record(outcome(err), err)); err == nil && auditErr != nil {
+	if auditErr := a.cfg.Audit(record.ended(err)); err == nil && auditErr != nil {
 		err = &Error{Class: CertGenError, Reason: "the audit record after signing cannot be written", Cause: auditErr}
 	}
 	if err != nil {
@@ -176,7 +178,7 @@ func (a *Authority) prepare(now time.Time, caller Caller, req Request) (*prepare
 	if err != nil {
 		return nil, &Error{Class: CertGenError, Reason: "no serial number", Cause: err}
 	}
-	p := &prepared{caller: caller, key: key, csr: csr, dnsNames: names, validity: v, serial: serial, now: now, issuer: a.cfg.Signer.Cert()}
+	p := &prepared{caller: caller, key: key, csr: csr, dnsNames: names, validity: v, serial: serial, now: now}
 	if a.cfg.CommonName && len(caller.id.String()) <= maxCommonName {
 		p.commonName = caller.id.String()
 	}

@@ -38,7 +38,6 @@ type prepared struct {
 	validity   validity
 	serial     *big.Int
 	now        time.Time
-	issuer     *x509.Certificate
 }
 
 // signFunc turns a prepared request into a certificate. Its errors are *Error.

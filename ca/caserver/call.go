@@ -160,7 +160,7 @@ func (s *Server) CreateCertificate(ctx context.Context, req *auth.IstioCertifica
 	for _, cert := range chain {
 		reply.CertChain = append(reply.CertChain, string(trust.MarshalCertificates([]*x509.Certificate{cert})))
 	}
-	reply.CertChain = append(reply.CertChain, string(s.rootsPEM()))
+	reply.CertChain = append(reply.CertChain, s.roots.now().pem)
 	return reply, nil
 }
 

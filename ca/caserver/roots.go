@@ -21,6 +21,7 @@ type roots struct {
 
 type rootState struct {
 	certs   []*x509.Certificate
+	pem     string                        // the bundle that goes into each reply
 	message *citadelv1.WatchRootsResponse // one for all that watch
 	changed chan struct{}                 // closed when this is no longer the state
 }
@@ -52,7 +53,7 @@ func (s *Server) SetRoots(certs []*x509.Certificate) {
 		}
 		close(r.state.changed)
 	}
-	r.state = rootState{certs: certs, message: message, changed: make(chan struct{})}
+	r.state = rootState{certs: certs, pem: string(trust.MarshalCertificates(certs)), message: message, changed: make(chan struct{})}
 }
 
 // WatchRoots sends the roots at once and whenever they change. They are public:

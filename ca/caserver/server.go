@@ -24,7 +24,6 @@ import (
 
 	"citadel/ca"
 	"citadel/ca/authn"
-	"citadel/ca/trust"
 	citadelv1 "citadel/proto/citadel/v1"
 	auth "citadel/proto/istio/v1/auth"
 )
@@ -201,6 +200,3 @@ func (s *Server) SetServing(ok bool) {
 		s.health.SetServingStatus(service, status)
 	}
 }
-
-// rootsPEM is the bundle that goes into each reply.
-func (s *Server) rootsPEM() []byte { return trust.MarshalCertificates(s.roots.now().certs) }

@@ -73,9 +73,13 @@ func NextBlock(text []byte) (*pem.Block, []byte, error) {
 // MarshalCertificates encodes certificates as PEM, in their order, without
 // text between them.
 func MarshalCertificates(certs []*x509.Certificate) []byte {
-	var out bytes.Buffer
+	size := 0
 	for _, cert := range certs {
-		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+		size += len(cert.Raw)*11/8 + 64 // base64 and ends of lines, and the lines of begin and end
+	}
+	out := bytes.NewBuffer(make([]byte, 0, size))
+	for _, cert := range certs {
+		_ = pem.Encode(out, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}) // a buffer takes all
 	}
 	return out.Bytes()
 }
