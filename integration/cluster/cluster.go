@@ -155,6 +155,11 @@ func (c *ControlPlane) Kubectl(ctx context.Context, args ...string) (string, err
 	return c.run(ctx, append([]string{"kubectl", "--kubeconfig", c.Kubeconfig}, args...)...)
 }
 
+// KubectlCommand is kubectl as the administrator, not yet run.
+func (c *ControlPlane) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, c.binary, append([]string{"kubectl", "--kubeconfig", c.Kubeconfig}, args...)...)
+}
+
 func (c *ControlPlane) run(ctx context.Context, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, c.binary, args...)

@@ -72,7 +72,7 @@ func (h *host) has(properties ...string) error {
 	for _, want := range properties {
 		name, _, _ := strings.Cut(want, "=")
 		if n := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, name+"=") }); n < 0 || lines[n] != want {
-			return fmt.Errorf("%s: not %s, but %q", h.name, want, lines[max(n, 0)])
+			return fmt.Errorf("%s: not %s, but %q", h.Name, want, lines[max(n, 0)])
 		}
 	}
 	return nil

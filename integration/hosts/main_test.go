@@ -56,9 +56,9 @@ func run(m *testing.M) (code int, err error) {
 	if authority, err = newHost("authority"); err != nil {
 		return 0, err
 	}
-	defer authority.remove()
+	defer authority.Remove()
 	if err := setUp(authority); err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, authority.journal())
+		return 0, fmt.Errorf("%w\n%s", err, authority.Journal())
 	}
 	return m.Run(), nil
 }

@@ -66,7 +66,7 @@ func TestRotationUnderCalls(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), rotationSeconds*time.Second+patience)
 	defer cancel()
-	out, err := client.command(ctx, "nice", "--adjustment=-10", "setpriv", "--reuid=program", "--regid=program", "--init-groups",
+	out, err := client.Command(ctx, "nice", "--adjustment=-10", "setpriv", "--reuid=program", "--regid=program", "--init-groups",
 		"sh", "-ec", calling, "sh", strconv.Itoa(rotationSeconds), server.address()).CombinedOutput()
 	if err != nil {
 		t.Fatalf("a call failed: %v\n%s\n%s", err, out, server.run(t, "tail /var/log/nginx/error.log"))

@@ -54,7 +54,7 @@ func TestHost(t *testing.T) {
 	h.run(t, "systemctl stop "+unit)
 	h.is(t, "ActiveState=inactive", "Result=success")
 	h.run(t, "systemctl start "+unit)
-	for _, off := range []func() error{h.powerOff, func() error { h.cutPower(); return nil }} {
+	for _, off := range []func() error{h.PowerOff, func() error { h.CutPower(); return nil }} {
 		before := h.supplied(t, "")
 		if err := off(); err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func TestLinkDown(t *testing.T) {
 	h.run(t, "systemctl start "+unit)
 	h.supplied(t, h.supplied(t, "").Serial)
 	process := h.property(t, "MainPID")
-	if err := authority.ip("link set " + h.port() + " down"); err != nil {
+	if err := authority.IP("link set " + h.port() + " down"); err != nil {
 		t.Fatal(err)
 	}
 	within(t, patience, func() error {
@@ -160,7 +160,7 @@ func TestLinkDown(t *testing.T) {
 		return err
 	})
 	h.is(t, "ActiveState=active", "MainPID="+process)
-	if err := authority.ip("link set " + h.port() + " up"); err != nil {
+	if err := authority.IP("link set " + h.port() + " up"); err != nil {
 		t.Fatal(err)
 	}
 	if s := h.supplied(t, ""); s.RenewedBy != "expired certificate" || s.Failures != 0 {

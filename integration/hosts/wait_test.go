@@ -1,7 +1,6 @@
 package hosts
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -11,9 +10,6 @@ import (
 // that does much else.
 const patience = 90 * time.Second
 
-// enough is a complaint that no waiting mends.
-type enough struct{ error }
-
 // poll asks again and again until ask is content, and returns its last
 // complaint when that takes too long.
 func poll(limit time.Duration, ask func() error) error {
@@ -22,8 +18,8 @@ func poll(limit time.Duration, ask func() error) error {
 	defer tick.Stop()
 	for {
 		err := ask()
-		if _, final := errors.AsType[enough](err); err == nil || final {
-			return err
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-deadline:
