@@ -92,10 +92,9 @@ func serviceObject(s *corev1.Service) *held {
 	return hold(&s.ObjectMeta, o.Ref(), o, nil)
 }
 
-// podObject keeps of a Pod what the resolver reads. One that has ended is no
-// endpoint any more.
+// podObject keeps of a Pod what the resolver reads: nothing of one that has ended.
 func podObject(p *corev1.Pod) *held {
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+	if policy.PodPhase(p.Status.Phase).Ended() {
 		return hold(&p.ObjectMeta, policy.Ref{Kind: policy.KindPod, Namespace: p.Namespace, Name: p.Name}, nil, nil)
 	}
 	o := &policy.Pod{Meta: metaOf(&p.ObjectMeta), Spec: policy.PodSpec{ServiceAccountName: shared(p.Spec.ServiceAccountName),

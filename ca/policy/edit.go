@@ -103,9 +103,9 @@ func replaced[T Object](m map[string]T, name string, o Object) map[string]T {
 }
 
 // sort puts a change where it belongs. An object that no generation can use is
-// as good as absent.
+// as good as absent, and so is a Pod that has ended.
 func (e *editor) sort(ref Ref, o Object) {
-	if o != nil && !sound(broken(o)) {
+	if p, is := o.(*Pod); o != nil && !sound(broken(o)) || is && p.Status.Phase.Ended() {
 		o = nil
 	}
 	c := e.changes[ref.Namespace]

@@ -47,7 +47,9 @@ func newNaive(g Generation, objects []Object) *naive {
 		case *Service:
 			n.services = append(n.services, o)
 		case *Pod:
-			n.pods = append(n.pods, o)
+			if o.Status.Phase != "Succeeded" && o.Status.Phase != "Failed" {
+				n.pods = append(n.pods, o)
+			}
 		case *MeshPolicy:
 			n.mesh = append(n.mesh, o)
 		case *Policy:

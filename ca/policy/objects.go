@@ -180,11 +180,19 @@ type ContainerPort struct {
 
 // PodStatus is what the resolver reads of a Pod's status.
 type PodStatus struct {
-	_ struct{} `ignored:"observedGeneration phase conditions message reason nominatedNodeName hostIP hostIPs startTime initContainerStatuses containerStatuses qosClass ephemeralContainerStatuses resize resourceClaimStatuses extendedResourceClaimStatus allocatedResources resources nodeAllocatableResourceClaimStatuses"`
+	_ struct{} `ignored:"observedGeneration conditions message reason nominatedNodeName hostIP hostIPs startTime initContainerStatuses containerStatuses qosClass ephemeralContainerStatuses resize resourceClaimStatuses extendedResourceClaimStatus allocatedResources resources nodeAllocatableResourceClaimStatuses"`
 
-	IP  string  `yaml:"podIP"`
-	IPs []PodIP `yaml:"podIPs"`
+	Phase PodPhase `yaml:"phase"`
+	IP    string   `yaml:"podIP"`
+	IPs   []PodIP  `yaml:"podIPs"`
 }
+
+// PodPhase is how far a Pod has come, in Kubernetes' word.
+type PodPhase string
+
+// Ended tells whether the Pod is none any more: it serves and calls nobody, and
+// its addresses may be another's. One that is being deleted has not ended.
+func (p PodPhase) Ended() bool { return p == "Succeeded" || p == "Failed" }
 
 // PodIP is one of a Pod's addresses.
 type PodIP struct {

@@ -48,7 +48,7 @@ func (w world) object() Object {
 	case 0, 1:
 		return w.service()
 	case 2, 3, 4:
-		p := &Pod{Meta: w.meta("p1", "p2", "p3")}
+		p := &Pod{Meta: w.meta("p1", "p2", "p3"), Status: PodStatus{Phase: PodPhase(w.pick("", "Running", "Running", "Failed", "Succeeded"))}}
 		p.Labels = w.labels()
 		p.Spec.Containers = []Container{{Name: "app", Ports: []ContainerPort{{Name: "web", Number: 8080}, {Name: "adm", Number: 81}}}}
 		if w.IntN(5) > 0 {

@@ -123,6 +123,8 @@ func TestClients(t *testing.T) {
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: job-1-abc, namespace: n}, spec: {containers: [{name: x}]}}
 ---
+{apiVersion: v1, kind: Pod, metadata: {name: web-0, namespace: n, labels: {app: web}}, spec: {serviceAccountName: account}, status: {phase: Failed}}
+---
 {apiVersion: v1, kind: Service, metadata: {name: behind, namespace: n}, spec: {selector: {app: x}, ports: [{port: 80}]}}
 ---
 {apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: vm, namespace: n}, spec: {address: 10.0.0.1, labels: {security.istio.io/tlsMode: istio}}}

@@ -112,7 +112,7 @@ type workload struct {
 func asWorkload(o policy.Object) (workload, bool) {
 	switch o := o.(type) {
 	case *policy.Pod:
-		return workload{o.Ref(), cmp.Or(o.Spec.ServiceAccountName, "default"), o.Sidecar(), o.Labels}, true
+		return workload{o.Ref(), cmp.Or(o.Spec.ServiceAccountName, "default"), o.Sidecar(), o.Labels}, !o.Status.Phase.Ended()
 	case *policy.WorkloadEntry:
 		labels := maps.Clone(o.Labels)
 		if labels == nil {
