@@ -66,7 +66,7 @@ func servedAt(s *policy.Snapshot, me self, at netip.AddrPort, expected bool) ser
 		for _, p := range s.Places(netip.AddrPortFrom(addr, at.Port())) {
 			if p.Namespace == me.namespace && p.Endpoint != "" {
 				known = true
-				answer = stricter(answer, servedBy(s, policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}))
+				answer = stricter(answer, servedBy(s, me, policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}))
 			}
 		}
 	}
@@ -88,10 +88,15 @@ func servedFor(s *policy.Snapshot, me self, host string, port int32, at netip.Ad
 		return served{mode: policy.Strict, by: "there is no policy yet", service: hostPort(host, port)}
 	}
 	answer := served{service: hostPort(host, port)}
-	for _, e := range s.Resolve(policy.Query{Server: policy.Server{Host: host, Port: port}}).Endpoints() {
+	server, known := serverOf(s, me, Target{Host: host, Port: uint16(port)})
+	for _, e := range s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server}).Endpoints() {
 		if addr, err := netip.ParseAddr(e.Address); err == nil && slices.Contains(me.at(at), addr.Unmap()) {
-			answer = stricter(answer, servedBy(s, policy.Server{Host: host, Port: port, Endpoint: e.Name}))
+			server.Endpoint = e.Name
+			answer = stricter(answer, servedBy(s, me, server))
 		}
+	}
+	if !known {
+		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy knows no service %s", host)
 	}
 	if answer.mode == policy.ModeUnset {
 		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy knows no endpoint of %s at %s", host, at)
@@ -104,8 +109,8 @@ func (me self) at(addr netip.Addr) []netip.Addr {
 	return append(slices.Clip(me.addresses), addr.Unmap())
 }
 
-func servedBy(s *policy.Snapshot, server policy.Server) served {
-	d := s.Resolve(policy.Query{Server: server})
+func servedBy(s *policy.Snapshot, me self, server policy.Server) served {
+	d := s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server})
 	answer := served{mode: d.Server, by: d.ServerBy.String(), service: hostPort(server.Host, server.Port)}
 	switch {
 	case d.ServerBy.Reason == policy.NoSidecar:

@@ -279,7 +279,11 @@ func TestDrain(t *testing.T) {
 			}
 		}
 		served.Wait()
-		if ev := r.event(); (ev.Reason == Stopped) == ends || !ends && !errors.Is(ev.Err, errStopped) {
+		ev := r.event()
+		for ev.Remote != localOf(c) { // of those who asked whether it still listens
+			ev = r.event()
+		}
+		if (ev.Reason == Stopped) == ends || !ends && !errors.Is(ev.Err, errStopped) {
 			t.Errorf("%+v", ev)
 		}
 		if e.Open() != 0 {
