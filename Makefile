@@ -127,7 +127,7 @@ fuzz: ## run each fuzz target for SECONDS_OF_FUZZING (5s)
 	@for package in $$($(GO) list ./...); do \
 		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$($(GO) list -f '{{range .TestGoFiles}}{{$$.Dir}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$$.Dir}}/{{.}} {{end}}' $$package) /dev/null | cut -c6-); do \
 			echo "==> fuzz $$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(SECONDS_OF_FUZZING) $$package || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(SECONDS_OF_FUZZING) -fuzzminimizetime 50x $$package || exit 1; \
 		done; \
 	done
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // HealthCheck lets somebody without a certificate come in where a server is
@@ -85,7 +86,7 @@ func requestOf(text []byte) *http.Request {
 	if err != nil || rest.Buffered() > 0 || request.ContentLength != 0 || len(request.TransferEncoding) > 0 || request.Header.Get("Upgrade") != "" {
 		return nil
 	}
-	if request.Method != http.MethodGet && request.Method != http.MethodHead {
+	if request.Method != http.MethodGet && request.Method != http.MethodHead || request.ProtoMajor != 1 || !strings.HasPrefix(request.RequestURI, "/") {
 		return nil
 	}
 	request.Close = true // it is the last of its connection

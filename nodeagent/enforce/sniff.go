@@ -83,13 +83,12 @@ func meshTLS(s *sniffed, config func(*tls.ClientHelloInfo) (*tls.Config, error))
 		return config(hello)
 	}})
 	err := conn.Handshake()
-	var network net.Error
 	switch {
 	case err == nil || s.passed:
 		return conn, err
 	case errors.Is(err, errForeign):
 		return nil, errForeign
-	case !understood && !errors.As(err, &network) && !isEnd(err):
+	case !understood && !isTimeout(err) && !isEnd(err):
 		return nil, errForeign // it was read, and is no ClientHello
 	}
 	return nil, err
