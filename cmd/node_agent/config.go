@@ -186,6 +186,9 @@ func (c *config) checkAgent() {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
 		c.flags.Problem("log-level", "%q: use debug, info, warn or error", c.logLevel)
 	}
+	if c.enforce != nil && !c.policy {
+		c.flags.Problem("policy", "is off, and key enforce of the configuration file needs it: without policy nobody could be called")
+	}
 	if len(c.socket) > longestSocket {
 		c.flags.Problem("control-socket", "is longer than the %d bytes that the path of a socket may have", longestSocket)
 	}

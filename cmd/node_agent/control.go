@@ -163,7 +163,36 @@ func show(w io.Writer, s status, now time.Time) error {
 			line("  last error", "%q", s.Policy.LastError)
 		}
 	}
+	if s.Enforcement != nil {
+		showEnforcement(line, s.Enforcement)
+	}
 	return t.Flush()
+}
+
+// showEnforcement tells of listeners and connections.
+func showEnforcement(line func(name, format string, args ...any), e *enforcementStatus) {
+	line("Connections", "%d open", e.Open)
+	for _, of := range []struct {
+		name string
+		countsOf
+	}{{"inbound", e.Inbound}, {"outbound", e.Outbound}} {
+		text := fmt.Sprintf("%d ended, %d refused", of.Ended, of.Refused)
+		if of.HealthChecks > 0 {
+			text += fmt.Sprintf(", %d health checks", of.HealthChecks)
+		}
+		line("  "+of.name, "%s", text)
+	}
+	line("Listeners", "%d", len(e.Listeners))
+	for _, l := range e.Listeners {
+		text := l.Address
+		if to := cmp.Or(l.App, l.To); to != "" {
+			text += " to " + to
+		}
+		if l.Service != "" {
+			text += " (" + l.Service + ")"
+		}
+		line("  "+l.Way, "%s", text)
+	}
 }
 
 func newRenew(stdout io.Writer) *cobra.Command {

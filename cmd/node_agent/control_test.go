@@ -210,8 +210,10 @@ func TestAnswersThatAreNoStatus(t *testing.T) {
 func TestShow(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	var b bytes.Buffer
-	err := show(&b, status{nodeagent.Status{Identity: "spiffe://a/b", Serial: "1f", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(-time.Second), Roots: 2, CA: "ca:1",
-		LastRenewal: now.Add(-time.Hour), RenewedBy: "join token", NextTry: now.Add(90 * time.Second), Failures: 3, LastError: "so", ReloadOwed: true, ReloadError: "no unit"}, &policycache.Status{Source: policycache.Disk, Version: "ab.7", Generation: "v1", Objects: 5, Heard: now.Add(-time.Minute), LastError: "no\nroute"}}, now)
+	err := show(&b, status{Status: nodeagent.Status{Identity: "spiffe://a/b", Serial: "1f", NotBefore: now.Add(-time.Hour), NotAfter: now.Add(-time.Second), Roots: 2, CA: "ca:1",
+		LastRenewal: now.Add(-time.Hour), RenewedBy: "join token", NextTry: now.Add(90 * time.Second), Failures: 3, LastError: "so", ReloadOwed: true, ReloadError: "no unit"}, Policy: &policycache.Status{Source: policycache.Disk, Version: "ab.7", Generation: "v1", Objects: 5, Heard: now.Add(-time.Minute), LastError: "no\nroute"},
+		Enforcement: &enforcementStatus{Open: 3, Inbound: countsOf{Ended: 5, Refused: 2, HealthChecks: 4}, Listeners: []listenerStatus{
+			{Way: "inbound", Address: "0.0.0.0:8443", App: "127.0.0.1:8080", Service: "httpbin.default:8000"}, {Way: "outbound", Address: "127.0.0.1:9000", To: "a.b:80"}, {Way: "socks", Address: "127.0.0.1:1080"}}}}, now)
 	want := `Identity:           spiffe://a/b
 Serial:             1f
 Valid from:         2026-05-01T11:00:00Z (1h0m0s ago)
@@ -226,6 +228,13 @@ Last error:         so
 Reload:             programs have not been made to read the newest files: no unit
 Policy:             ab.7, v1, 5 objects, from the file of the last run, as of 1m0s ago
   last error:       "no\nroute"
+Connections:        3 open
+  inbound:          5 ended, 2 refused, 4 health checks
+  outbound:         0 ended, 0 refused
+Listeners:          3
+  inbound:          0.0.0.0:8443 to 127.0.0.1:8080 (httpbin.default:8000)
+  outbound:         127.0.0.1:9000 to a.b:80
+  socks:            127.0.0.1:1080
 `
 	if err != nil || b.String() != want {
 		t.Errorf("%v\n%s", err, &b)

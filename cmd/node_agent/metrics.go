@@ -55,8 +55,10 @@ var (
 	descRoots    = prometheus.NewDesc("citadel_agent_roots", "Roots that are trusted.", nil, nil)
 	descPolicy   = prometheus.NewDesc("citadel_agent_policy_known", "1 while there is an mTLS policy, 0 while there is none, which means STRICT; with where it is from.", []string{"source"}, nil)
 	descServed   = prometheus.NewDesc("citadel_agent_policy_served", "0 where the CA serves no policy (citadel without --policy), else 1.", nil, nil)
+	descVersion  = prometheus.NewDesc("citadel_agent_policy_info", "1, with the version of the policy in force, which is the CA's count, and its generation.", []string{"version", "generation"}, nil)
+	descUpdated  = prometheus.NewDesc("citadel_agent_policy_updated_timestamp", "Unix time at which the CA last said something new of policy.", nil, nil)
 	descHeard    = prometheus.NewDesc("citadel_agent_policy_heard_timestamp", "Unix time until which the policy is known to be the CA's.", nil, nil)
-	descOfStatus = []*prometheus.Desc{descLeft, descExpiry, descRenewAt, descLast, descInARow, descReload, descRoots, descPolicy, descServed, descHeard}
+	descOfStatus = []*prometheus.Desc{descLeft, descExpiry, descRenewAt, descLast, descInARow, descReload, descRoots, descPolicy, descServed, descVersion, descUpdated, descHeard}
 )
 
 // Describe is of prometheus.Collector.
@@ -103,5 +105,9 @@ func (a agentStatus) Collect(out chan<- prometheus.Metric) {
 		served = 0
 	}
 	show(descServed, served)
+	if known == 1 {
+		show(descVersion, 1, s.Policy.Version, s.Policy.Generation)
+	}
+	at(descUpdated, s.Policy.Updated)
 	at(descHeard, s.Policy.Heard)
 }

@@ -125,7 +125,7 @@ func TestLateLoop(t *testing.T) {
 // TestMetricNames: dashboards and alerts ask for them.
 func TestMetricNames(t *testing.T) {
 	now, policy := nodeagent.Status{}, (*policycache.Status)(nil)
-	m := newMetrics(func() status { return status{now, policy} })
+	m := newMetrics(func() status { return status{Status: now, Policy: policy} })
 	names := func() map[string]bool {
 		families, err := m.registry.Gather()
 		if err != nil {
@@ -145,12 +145,13 @@ func TestMetricNames(t *testing.T) {
 	}
 	now = supplied()
 	now.LastRenewal = time.Now()
-	policy = &policycache.Status{Source: policycache.Disk, Heard: time.Now()}
+	policy = &policycache.Status{Source: policycache.Disk, Heard: time.Now(), Updated: time.Now()}
 	m.observe(nodeagent.Event{By: "join token"})
 	m.observe(nodeagent.Event{Err: io.EOF})
 	want := append(always, "cert_expiry_seconds", "citadel_agent_certificate_expiry_timestamp", "citadel_agent_next_try_timestamp",
 		"citadel_agent_last_renewal_timestamp", "citadel_agent_roots", "citadel_agent_renewals_total",
-		"citadel_agent_policy_known", "citadel_agent_policy_served", "citadel_agent_policy_heard_timestamp")
+		"citadel_agent_policy_known", "citadel_agent_policy_served", "citadel_agent_policy_heard_timestamp",
+		"citadel_agent_policy_info", "citadel_agent_policy_updated_timestamp")
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(names())); !slices.Equal(got, want) {
 		t.Errorf("with one: %q", got)

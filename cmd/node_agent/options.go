@@ -47,6 +47,8 @@ type options struct {
 	logFormat      string
 	logLevel       string
 	logAsJSON      bool
+
+	enforce *enforcement // nil unless the file has the key
 }
 
 // The places that the unit of systemd/ has too.
@@ -58,6 +60,7 @@ const (
 
 func newOptions(flags *daemon.Flags) *options {
 	o := &options{flags: flags}
+	flags.Structured("enforce", o.readEnforce)
 	o.authorityFlags(flags.Section("Certificate authority"))
 	o.proofFlags(flags.Section("Joining"))
 	o.fileFlags(flags.Section("Files"))

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type policyWatch struct {
 	mu        sync.Mutex
 	known     bool   // guarded by mu: the log knows of a policy
 	last      string // guarded by mu: the error that was logged last
+	unread    string // guarded by mu: kinds of which the log says that the CA does not hear of them
 	notServed bool   // guarded by mu: the log knows that the CA serves none
 }
 
@@ -124,6 +126,7 @@ func (w *policyWatch) tell(err error) {
 			w.p.log.Info("policy from the CA", "version", s.Version, "generation", s.Generation, "objects", s.Objects)
 		}
 		w.known, w.last, w.notServed = true, "", false
+		w.tellUnread(strings.Join(s.Unread, ", "))
 		w.p.log.Debug("policy", "version", s.Version, "objects", s.Objects)
 		return
 	}
@@ -145,11 +148,26 @@ func (w *policyWatch) tell(err error) {
 	w.p.log.Warn("policy stays as it was", "err", err, "age", time.Since(s.Heard).Round(time.Second).String())
 }
 
+// tellUnread logs which kinds the CA does not hear of, when they are others. The
+// caller holds mu.
+func (w *policyWatch) tellUnread(kinds string) {
+	switch {
+	case kinds == w.unread:
+	case kinds == "":
+		w.p.log.Info("the CA hears of all that decides about mTLS again")
+	default:
+		w.p.log.Warn("the CA does not hear of all that decides about mTLS: policy may be old", "unread", kinds)
+	}
+	w.unread = kinds
+}
+
 // status is what node_agent status shows.
 type status struct {
 	nodeagent.Status
 	// Policy is absent where --policy is off.
 	Policy *policycache.Status `json:"policy,omitempty"`
+	// Enforcement is absent without key enforce of the configuration file.
+	Enforcement *enforcementStatus `json:"enforcement,omitempty"`
 }
 
 func (p *process) status() status {
@@ -157,6 +175,9 @@ func (p *process) status() status {
 	if p.policy != nil {
 		of := p.policy.Status(time.Now())
 		s.Policy = &of
+	}
+	if p.enforcing != nil {
+		s.Enforcement = p.enforcing.status()
 	}
 	return s
 }
@@ -170,6 +191,9 @@ func policyLine(s *policycache.Status, now time.Time) string {
 		return "none: STRICT, and nobody to call"
 	}
 	line := fmt.Sprintf("%s, %s, %d objects, ", s.Version, s.Generation, s.Objects)
+	if s.Watching && len(s.Unread) > 0 {
+		return line + "from the CA, which is watched, and does not hear of " + strings.Join(s.Unread, ", ") + ": it may be old"
+	}
 	if s.Watching {
 		return line + "from the CA, which is watched"
 	}

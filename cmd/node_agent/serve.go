@@ -43,18 +43,27 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 	p := &process{cfg: cfg, log: log, notify: daemon.NewNotifier(log)}
 	p.metrics = newMetrics(func() status { return p.status() })
 	settings := p.settings()
+	if cfg.policy {
+		p.policy = p.newPolicyWatch()
+	}
 	settings.Sinks = []nodeagent.Sink{sink}
+	if cfg.enforce != nil {
+		if p.enforcing, err = newEnforcing(cfg.enforce, cfg.logFormat, p.policy.Current, log); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, p.enforcing.close()) }()
+		p.enforcing.counts.register(p.metrics.registry, p.enforcing.enforcer.Open)
+		settings.Sinks = append(settings.Sinks, p.enforcing.credentials)
+	}
 	settings.Held = func() (certdir.Set, error) {
 		held, err := cfg.dir.Load()
 		if err == nil {
 			p.narrow(sink)
+			err = p.enforcing.hold(held)
 		}
 		return held, err
 	}
 	p.agent = nodeagent.New(settings)
-	if cfg.policy {
-		p.policy = p.newPolicyWatch()
-	}
 	return p.run(ctx)
 }
 
@@ -77,11 +86,20 @@ type process struct {
 	notify  *daemon.Notifier
 	agent   *nodeagent.Agent
 	policy  *policyWatch // nil without --policy
+
+	enforcing *enforcing // nil unless the configuration file has key enforce
 }
 
-// run is the program's parts.
-func (p *process) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+// run is the program's parts. All but the listeners go on until the connections
+// that are open have ended, or their time is up.
+func (p *process) run(stop context.Context) error {
+	group, living := errgroup.WithContext(context.WithoutCancel(stop))
+	ctx, end := context.WithCancel(living)
+	defer end()
+	group.Go(func() error {
+		defer end()
+		return p.serving(stop, living)
+	})
 	if p.cfg.socket != "" {
 		listener, err := listenControl(p.cfg.socket)
 		if err != nil {
@@ -107,6 +125,19 @@ func (p *process) run(ctx context.Context) error {
 		p.log.Info("node_agent stopped")
 	}
 	return err
+}
+
+// serving carries connections until the agent is to stop, or a part of it has
+// failed.
+func (p *process) serving(stop, living context.Context) error {
+	ctx, cancel := context.WithCancel(living)
+	defer cancel()
+	defer context.AfterFunc(stop, cancel)()
+	if p.enforcing != nil {
+		return p.enforcing.run(ctx)
+	}
+	<-ctx.Done()
+	return nil
 }
 
 func (p *process) settings() nodeagent.Settings {
@@ -204,10 +235,14 @@ func left(s nodeagent.Status, now time.Time) string {
 // alive is for those who have no watchdog.
 func (p *process) alive() error { return p.notify.Late(lateAfter) }
 
-// ready is true while programs have a certificate that counts.
+// ready is true while programs have a certificate that counts, and where their
+// connections go by policy, that too.
 func (p *process) ready() error {
 	if s := p.agent.Status(); !s.Valid(time.Now()) {
 		return fmt.Errorf("there is no valid certificate: %s", s.LastError)
+	}
+	if p.enforcing != nil && p.policy.Current() == nil {
+		return errors.New("there is no policy: services are STRICT, and nobody may be called")
 	}
 	return nil
 }

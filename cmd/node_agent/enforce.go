@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"citadel/ca/policy"
+	"citadel/nodeagent/certdir"
+	"citadel/nodeagent/enforce"
+	"citadel/nodeagent/redirect"
+)
+
+// enforcing carries this host's connections, as key enforce of the configuration
+// file says.
+type enforcing struct {
+	cfg         *enforcement
+	log         *slog.Logger
+	credentials *enforce.Credentials
+	policy      func() *policy.Snapshot
+	enforcer    *enforce.Enforcer
+	listeners   []net.Listener // in the order of cfg.listeners
+	connections *connectionLog
+	counts      *connectionCounts
+	closeLog    func() error
+}
+
+// newEnforcing opens what the configuration names: connections that come before
+// run wait, and are not refused.
+func newEnforcing(cfg *enforcement, format string, now func() *policy.Snapshot, log *slog.Logger) (_ *enforcing, err error) {
+	e := &enforcing{cfg: cfg, log: log, credentials: new(enforce.Credentials), policy: now, counts: newConnectionCounts(now), closeLog: func() error { return nil }}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	access := (*slog.Logger)(nil)
+	if access, e.closeLog, err = openAccessLog(cfg.accessLog, format, log); err != nil {
+		return nil, err
+	}
+	e.connections = &connectionLog{log: log, access: access}
+	e.enforcer = enforce.New(enforce.Settings{Credentials: e.credentials, Policy: now, Observe: e.observe, Limits: cfg.limits,
+		DenyUnknown: cfg.denyUnknown, Addresses: e.addresses, HealthChecks: cfg.healthChecks})
+	for _, l := range cfg.listeners {
+		listener, err := listenTCP(l)
+		if err != nil {
+			return nil, err
+		}
+		e.listeners = append(e.listeners, listener)
+	}
+	return e, nil
+}
+
+// hold has connections use what the files hold. Nil does nothing.
+func (e *enforcing) hold(held certdir.Set) error {
+	if e == nil {
+		return nil
+	}
+	return e.credentials.Install(held)
+}
+
+// listenTCP opens a listener: of IPv4 for one of its addresses, of both for [::].
+func listenTCP(l listening) (net.Listener, error) {
+	network := "tcp"
+	if l.at.Addr().Is4() {
+		network = "tcp4"
+	}
+	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(l.at))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = fmt.Errorf("%w: find who has it by ss -lptn 'sport = :%d'", err, l.at.Port())
+	case errors.Is(err, syscall.EACCES):
+		err = fmt.Errorf("%w: ports below 1024 need the capability CAP_NET_BIND_SERVICE", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		err = fmt.Errorf("%w: this host has no address %s", err, l.at.Addr())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.key, err)
+	}
+	return listener, nil
+}
+
+// close ends what run has not.
+func (e *enforcing) close() (err error) {
+	for _, l := range e.listeners {
+		if closeErr := l.Close(); !errors.Is(closeErr, net.ErrClosed) {
+			err = errors.Join(err, closeErr)
+		}
+	}
+	return errors.Join(err, e.closeLog())
+}
+
+// run serves until ctx ends, and what is open then has ended, or its time is up.
+func (e *enforcing) run(ctx context.Context) error {
+	e.tellStart()
+	group, ctx := errgroup.WithContext(ctx)
+	for i, l := range e.cfg.listeners {
+		group.Go(func() error {
+			if err := e.serve(ctx, l, e.listeners[i]); err != nil {
+				return fmt.Errorf("%s: %w", l.key, err)
+			}
+			return nil
+		})
+	}
+	flushing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	flushed := make(chan struct{})
+	go func() { defer close(flushed); e.connections.run(flushing) }()
+	defer func() { stop(); <-flushed }()
+	<-ctx.Done()
+	if open := e.enforcer.Open(); open > 0 {
+		e.log.Info("no new connections are taken; those that are open may end", "open", open, "within", e.cfg.limits.Drain.String())
+	}
+	return group.Wait()
+}
+
+func (e *enforcing) serve(ctx context.Context, l listening, listener net.Listener) error {
+	switch l.way {
+	case wayInbound:
+		return e.enforcer.Inbound(ctx, listener, enforce.Port{App: l.app, Host: l.service.Host, ServicePort: int32(l.service.Port), ProxyProtocol: l.proxyProtocol})
+	case wayCaptureInbound:
+		return e.enforcer.Inbound(ctx, listener, enforce.Port{Original: redirect.Original})
+	case wayCaptureOutbound:
+		return e.enforcer.Outbound(ctx, listener, enforce.Redirected(redirect.Original))
+	case waySOCKS:
+		return e.enforcer.Outbound(ctx, listener, enforce.SOCKS)
+	case wayHTTPProxy:
+		return e.enforcer.Outbound(ctx, listener, enforce.HTTPProxy)
+	}
+	return e.enforcer.Outbound(ctx, listener, enforce.FixedTo(l.to))
+}
+
+// tellStart says what is served, and what is in the way of it.
+func (e *enforcing) tellStart() {
+	for i, l := range e.cfg.listeners {
+		e.log.Info("connections are taken", "way", l.String(), "at", e.listeners[i].Addr().String())
+	}
+	if e.policy() == nil {
+		e.log.Warn("there is no policy: all services of this host are STRICT, and it may call nobody, until the CA sends one")
+	}
+	var files syscall.Rlimit
+	const others = 100 // that the rest of the agent has open
+	if need := uint64(2*e.cfg.limits.Connections + len(e.listeners) + others); syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) == nil && files.Cur < need {
+		e.log.Warn("fewer connections than limits.connections can be open: raise LimitNOFILE= of the unit, or lower the limit",
+			"connections", e.cfg.limits.Connections, "files", files.Cur, "needed", need)
+	}
+}
+
+// observe is told of each connection.
+func (e *enforcing) observe(event enforce.Event) {
+	service := e.counts.observe(event)
+	e.connections.observe(time.Now(), service, event)
+}
+
+// addresses are those by which policy may know this host: its own, and what the
+// configuration adds.
+func (e *enforcing) addresses() []netip.Addr {
+	all := e.cfg.addresses
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		e.log.Warn("the addresses of this host cannot be listed", "err", err)
+	}
+	for _, a := range found {
+		if network, is := a.(*net.IPNet); is {
+			if addr, ok := netip.AddrFromSlice(network.IP); ok && !addr.IsLoopback() && addr.Unmap().IsGlobalUnicast() {
+				all = append(all[:len(all):len(all)], addr.Unmap())
+			}
+		}
+	}
+	return all
+}
+
+// enforcementStatus is what node_agent status shows of connections.
+type enforcementStatus struct {
+	Listeners []listenerStatus `json:"listeners"`
+	Open      int              `json:"open"`
+	Inbound   countsOf         `json:"inbound"`
+	Outbound  countsOf         `json:"outbound"`
+}
+
+type listenerStatus struct {
+	Way     string `json:"way"`
+	Address string `json:"address"`
+	App     string `json:"app,omitempty"`
+	Service string `json:"service,omitempty"`
+	To      string `json:"to,omitempty"`
+}
+
+func (e *enforcing) status() *enforcementStatus {
+	s := &enforcementStatus{Open: e.enforcer.Open(), Inbound: e.counts.of(enforce.Inbound), Outbound: e.counts.of(enforce.Outbound)}
+	for i, l := range e.cfg.listeners {
+		one := listenerStatus{Way: string(l.way), Address: e.listeners[i].Addr().String(), App: l.app}
+		if l.service != (enforce.Target{}) {
+			one.Service = l.service.String()
+		}
+		if l.to != (enforce.Target{}) {
+			one.To = l.to.String()
+		}
+		s.Listeners = append(s.Listeners, one)
+	}
+	return s
+}
+
+// openAccessLog opens the log of connections; nil where none is asked for.
+func openAccessLog(path, format string, log *slog.Logger) (*slog.Logger, func() error, error) {
+	nothing := func() error { return nil }
+	switch path {
+	case "":
+		return nil, nothing, nil
+	case accessToLog:
+		return log, nothing, nil
+	}
+	// Not to wait for the reader of a pipe, which is then refused.
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o640)
+	if err != nil {
+		return nil, nothing, fmt.Errorf("enforce.accessLog: %w", err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file: use - for the agent's own log", path)
+	}
+	if err != nil {
+		return nil, nothing, errors.Join(fmt.Errorf("enforce.accessLog: %w", err), file.Close())
+	}
+	to := &toldWriter{to: file, tell: func(err error) { log.Warn("connections are missing from the access log", "err", err) }}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(to, nil)), file.Close, nil
+	}
+	return slog.New(slog.NewTextHandler(to, nil)), file.Close, nil
+}

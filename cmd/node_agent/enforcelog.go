@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"citadel/nodeagent/enforce"
+)
+
+// connectionLog tells of connections: each in the access log, if there is one,
+// and those that were refused in the agent's own. There, those that are alike are
+// told once in a while with their number, so that a scanner fills no disk.
+type connectionLog struct {
+	log, access *slog.Logger // access is nil where there is none
+
+	mu    sync.Mutex
+	alike map[likeness]*similar // guarded by mu
+}
+
+// likeness is what refusals of one line have in common.
+type likeness struct {
+	direction enforce.Direction
+	reason    enforce.Reason // empty for health checks
+	service   string
+}
+
+type similar struct {
+	told   time.Time // when there was a line
+	more   int       // that came since
+	newest enforce.Event
+}
+
+const (
+	refusalsApart = 10 * time.Second // between two lines of refusals that are alike
+	checksApart   = 10 * time.Minute // and of health checks
+	mostAlike     = 1000             // kinds that are told apart
+)
+
+func (k likeness) apart() time.Duration {
+	if k.reason == enforce.ReasonNone {
+		return checksApart
+	}
+	return refusalsApart
+}
+
+// refused tells whether a connection failed for a reason that somebody can mend:
+// that one side goes is the way of connections.
+func refused(e *enforce.Event) bool {
+	switch e.Reason {
+	case enforce.ReasonNone, enforce.PeerReset, enforce.Stopped:
+		return false
+	}
+	return true
+}
+
+// observe notes a connection; service is its label in metrics.
+func (l *connectionLog) observe(now time.Time, service string, e enforce.Event) {
+	if l.access != nil {
+		l.access.Info("connection", accessAttrs(&e)...)
+	}
+	key := likeness{e.Direction, e.Reason, service}
+	if check := e.Way == enforce.WayHealth && e.Reason == enforce.ReasonNone; !refused(&e) && !check {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.alike[key] == nil && len(l.alike) >= mostAlike {
+		key.service = "" // of no service in particular
+	}
+	before := l.alike[key]
+	switch {
+	case before == nil && l.alike == nil:
+		l.alike = map[likeness]*similar{key: {told: now}}
+	case before == nil:
+		l.alike[key] = &similar{told: now}
+	case now.Sub(before.told) < key.apart():
+		before.more++
+		before.newest = e
+		return
+	default:
+		l.say(&e, before.more)
+		*before = similar{told: now}
+		return
+	}
+	l.say(&e, 0)
+}
+
+// flush tells of what was held back, and forgets what is over.
+func (l *connectionLog) flush(now time.Time, all bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, s := range l.alike {
+		if now.Sub(s.told) < key.apart() && !all {
+			continue
+		}
+		if s.more == 0 {
+			delete(l.alike, key)
+			continue
+		}
+		l.say(&s.newest, s.more-1)
+		*s = similar{told: now}
+	}
+}
+
+// run tells of what was held back until ctx ends.
+func (l *connectionLog) run(ctx context.Context) {
+	ticker := time.NewTicker(refusalsApart)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			l.flush(time.Now(), true)
+			return
+		case now := <-ticker.C:
+			l.flush(now, false)
+		}
+	}
+}
+
+// say writes one line; alike is how many more there were of its kind.
+func (l *connectionLog) say(e *enforce.Event, alike int) {
+	attrs := attrsOf(e)
+	if e.Fix != "" {
+		attrs = append(attrs, "fix", e.Fix)
+	}
+	if alike > 0 {
+		attrs = append(attrs, "alsoAlike", alike)
+	}
+	if e.Way == enforce.WayHealth {
+		l.log.Info("health check let in without a certificate", attrs...)
+		return
+	}
+	l.log.Warn("connection refused", attrs...)
+}
+
+// attrsOf are what there is to say of a connection.
+func attrsOf(e *enforce.Event) []any {
+	attrs := []any{"direction", string(e.Direction), "remote", e.Remote.String()}
+	text := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, key, value)
+		}
+	}
+	address := func(key string, value netip.AddrPort) {
+		if value.IsValid() {
+			attrs = append(attrs, key, value.String())
+		}
+	}
+	address("local", e.Local)
+	text("service", e.Service)
+	address("upstream", e.Upstream)
+	text("mode", e.Mode)
+	text("by", e.By)
+	text("way", string(e.Way))
+	if !e.Peer.IsZero() {
+		text("peer", e.Peer.String())
+	}
+	text("reason", string(e.Reason))
+	if e.Err != nil {
+		attrs = append(attrs, "err", e.Err.Error())
+	}
+	return attrs
+}
+
+func accessAttrs(e *enforce.Event) []any {
+	attrs := append(attrsOf(e), "in", e.In, "out", e.Out, "duration", e.Duration.String())
+	if e.Handshake > 0 {
+		attrs = append(attrs, "handshake", e.Handshake.String())
+	}
+	return attrs
+}
+
+// toldWriter tells the first error of writing, and again after one that worked.
+type toldWriter struct {
+	to   io.Writer
+	tell func(error)
+
+	mu     sync.Mutex
+	failed bool // guarded by mu
+}
+
+// Write is of io.Writer.
+func (w *toldWriter) Write(b []byte) (int, error) {
+	n, err := w.to.Write(b)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && !w.failed {
+		w.tell(err)
+	}
+	w.failed = err != nil
+	return n, err
+}
