@@ -14,6 +14,7 @@ type Place struct {
 	Host      string
 	Port      int32  // the service port
 	Endpoint  string // as Server.Endpoint; empty for the address of a service
+	ByName    bool   // the address only stands for the host: nobody is there
 }
 
 // Places lists what stands at an address, by namespace, host and port: the
@@ -24,17 +25,17 @@ func (s *Snapshot) Places(at netip.AddrPort) (all []Place) {
 	for _, ns := range s.namespaces {
 		index := ns.index()
 		for _, svc := range index.services[addr] {
-			all = append(all, Place{ns.name, svc.host, int32(at.Port()), ""})
+			all = append(all, Place{ns.name, svc.host, int32(at.Port()), "", svc.byName()})
 		}
 		for i := range index.ranges {
 			if r := &index.ranges[i]; r.prefix.Contains(addr) {
-				all = append(all, Place{ns.name, r.service.host, int32(at.Port()), ""})
+				all = append(all, Place{ns.name, r.service.host, int32(at.Port()), "", r.service.byName()})
 			}
 		}
 		for _, e := range index.endpoints[addr] {
 			for i := range e.service.ports {
 				if p := &e.service.ports[i]; e.workload.portOf(p) == int32(at.Port()) {
-					all = append(all, Place{ns.name, e.service.host, p.number, e.workload.name})
+					all = append(all, Place{ns.name, e.service.host, p.number, e.workload.name, false})
 				}
 			}
 		}
@@ -149,6 +150,12 @@ func (s *service) addresses() []string {
 		return o.Spec.Addresses
 	}
 	return nil
+}
+
+// byName tells whether the service's own addresses only stand for its host.
+func (s *service) byName() bool {
+	e, is := s.object.(*ServiceEntry)
+	return is && e.Spec.Resolution > ResolutionStatic
 }
 
 func (w *workload) eachAddress(yield func(netip.Addr)) {

@@ -171,8 +171,14 @@ func (l *Location) parse(text string) (ok bool) {
 }
 func (*Location) words() []string { return locationWords }
 
-// Resolution is how addresses are found; it decides nothing here.
+// Resolution is how addresses are found.
 type Resolution uint8
+
+// The resolutions below which the addresses of an entry are those of somebody.
+const (
+	ResolutionNone Resolution = iota
+	ResolutionStatic
+)
 
 var resolutionWords = []string{"NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"}
 

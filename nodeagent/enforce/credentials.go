@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -69,6 +70,17 @@ func (c *Credentials) ID() spiffeid.ID {
 		return now.id
 	}
 	return spiffeid.ID{}
+}
+
+// usable tells why there is no certificate to show; c may be nil.
+func (c *credentials) usable(now time.Time) error {
+	switch {
+	case c == nil:
+		return failure{NoCertificate, errors.New("this host has no certificate yet")}
+	case now.After(c.cert.Leaf.NotAfter):
+		return failure{NoCertificate, fmt.Errorf("this host's certificate expired at %s: node_agent status says why", c.cert.Leaf.NotAfter.UTC().Format(time.RFC3339))}
+	}
+	return nil
 }
 
 // serverFor is the configuration for a client. One that is none of the mesh's

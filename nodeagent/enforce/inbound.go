@@ -155,8 +155,8 @@ func (in *incoming) raw(s *sniffed) side {
 
 // config is that for one ClientHello.
 func (in *incoming) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if in.mine == nil {
-		return nil, failure{NoCertificate, errors.New("this host has no certificate yet")}
+	if err := in.mine.usable(time.Now()); err != nil {
+		return nil, err
 	}
 	if !in.e.handshakes.Allow() {
 		return nil, failure{TooFast, fmt.Errorf("there were more than %d handshakes in a second", in.e.Limits.HandshakesPerSecond)}

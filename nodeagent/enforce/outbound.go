@@ -103,7 +103,7 @@ func awaitWord(c *net.TCPConn) {
 
 // reach opens the connection to a target, by the first hop that answers.
 func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error) {
-	r := e.plans.of(e.Credentials.ID()).route(to)
+	r := e.routeTo(ctx, to)
 	if r.refused.error != nil {
 		return side{}, r.refused
 	}
@@ -117,7 +117,9 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 	var err error
 	for i := range min(len(r.hops), mostHops) {
 		h := &r.hops[(start+i)%len(r.hops)]
-		v.Mode, v.By = h.decision.Client.String(), h.decision.ClientBy.String()
+		if r.service != "" {
+			v.Mode, v.By = h.decision.Client.String(), h.decision.ClientBy.String()
+		}
 		var server side
 		if server, err = e.take(ctx, h, r.service == "", to, v); err == nil {
 			return server, nil
@@ -127,6 +129,25 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 		}
 	}
 	return side{}, err
+}
+
+// routeTo finds the way to a target. A name that policy does not know may be
+// another one of an address that it does.
+func (e *Enforcer) routeTo(ctx context.Context, to Target) *route {
+	plans := e.plans.of(e.Credentials.ID())
+	r := plans.route(to)
+	if r.service != "" || r.refused.error != nil || to.Addr.IsValid() {
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.Limits.Dial)
+	defer cancel()
+	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", to.Host) // dialling tells of the error
+	for _, addr := range found {
+		if at := plans.route(Target{Addr: addr.Unmap(), Port: to.Port}); at.service != "" {
+			return at
+		}
+	}
+	return r
 }
 
 // mostHops is how many endpoints are tried for one connection.
@@ -146,7 +167,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 	if config == nil {
 		v.Way = WayPlain
 		if unknown {
-			v.Way, v.Mode = WayOpen, ""
+			v.Way = WayOpen
 		}
 		return plainSide(tcp), nil
 	}
@@ -200,8 +221,8 @@ func (e *Enforcer) clientConfig(h *hop, unknown bool, to Target) (*tls.Config, e
 		return nil, nil
 	case policy.TLSIstioMutual:
 		mine := e.Credentials.current.Load()
-		if mine == nil {
-			return nil, failure{NoCertificate, errors.New("this host has no certificate yet")}
+		if err := mine.usable(time.Now()); err != nil {
+			return nil, err
 		}
 		if len(h.offer.Identities) == 0 {
 			return nil, failure{WrongIdentity, fmt.Errorf("policy knows nobody behind %s whom the server could be", to)}

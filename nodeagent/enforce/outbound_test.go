@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"citadel/ca/catest"
 )
@@ -251,5 +253,67 @@ func TestNextEndpoint(t *testing.T) {
 		if e := r.event(); e.Service != "db.example:5432" || e.Upstream != app {
 			t.Errorf("%+v", e)
 		}
+	}
+}
+
+// TestNames: however a program calls a service, it is the service.
+func TestNames(t *testing.T) {
+	r := newRig(t)
+	app := r.app(echo)
+	for _, c := range []struct {
+		name    string
+		to      Target
+		entry   string
+		service string
+	}{
+		{"short", Target{Host: "httpbin", Port: 8000}, "", "httpbin.default.svc.cluster.local:8000"},
+		{"with a dot at its end, in capitals", Target{Host: "HTTPBIN.default.svc.", Port: 8000}, "", "httpbin.default.svc.cluster.local:8000"},
+		{"another name of a workload's address", Target{Host: "localhost", Port: app.Port()}, "", "httpbin.default.svc.cluster.local:8000"},
+		{"a name for an address", Target{Addr: netip.MustParseAddr("240.0.0.1"), Port: app.Port()}, "{hosts: [localhost], addresses: [240.0.0.1], resolution: DNS, ports: [{number: %d, name: tcp, protocol: TCP}]}", "localhost:"},
+		{"an address that is one", Target{Addr: app.Addr(), Port: app.Port()}, "{hosts: [db.example], addresses: [127.0.0.0/8], ports: [{number: %d, name: tcp, protocol: TCP}]}", "db.example:"},
+	} {
+		objects := mode("DISABLE")
+		at := app
+		if c.entry != "" {
+			at = netip.MustParseAddrPort("127.0.0.9:1")
+			objects += fmt.Sprintf("\n---\n{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e, namespace: default}, spec: "+c.entry+"}", app.Port())
+		}
+		r.say(at, objects)
+		if heard := r.ask(r.out(r.enforcer("sleep"), c.to), "hello"); heard != "hello" {
+			t.Errorf("%s: heard %q", c.name, heard)
+		}
+		if e := r.event(); !strings.HasPrefix(e.Service, c.service) || e.Way != WayPlain {
+			t.Errorf("%s: %+v", c.name, e)
+		}
+	}
+}
+
+// TestOwnCertificate: a host whose certificate is not there, or over, says so.
+func TestOwnCertificate(t *testing.T) {
+	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
+	for name, install := range map[string]func(*rig, *Credentials) error{
+		"none":    func(*rig, *Credentials) error { return nil },
+		"expired": func(r *rig, c *Credentials) error { return c.Install(r.set(r.root, account("late"), expired)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			late := r.enforcer("")
+			if err := install(r, late.Credentials); err != nil {
+				t.Fatal(err)
+			}
+			r.in(late, r.app(echo), Port{Host: "httpbin.default.svc.cluster.local", ServicePort: 8000}, mode("STRICT"))
+			if heard := r.ask(r.out(late, httpbin), "hello"); heard != "reset" {
+				t.Errorf("heard %q", heard)
+			}
+			if e := r.event(); e.Reason != NoCertificate {
+				t.Errorf("its client: %+v", e)
+			}
+			r.ask(r.out(r.enforcer("sleep"), httpbin), "hello")
+			for range 2 {
+				if e := r.event(); e.Direction == Inbound && e.Reason != NoCertificate {
+					t.Errorf("its server: %+v", e)
+				}
+			}
+		})
 	}
 }

@@ -88,7 +88,7 @@ func servedFor(s *policy.Snapshot, me self, host string, port int32, at netip.Ad
 		return served{mode: policy.Strict, by: "there is no policy yet", service: hostPort(host, port)}
 	}
 	answer := served{service: hostPort(host, port)}
-	server, known := serverOf(s, me, Target{Host: host, Port: uint16(port)})
+	server, _, known := serverOf(s, me, Target{Host: host, Port: uint16(port)})
 	for _, e := range s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server}).Endpoints() {
 		if addr, err := netip.ParseAddr(e.Address); err == nil && slices.Contains(me.at(at), addr.Unmap()) {
 			server.Endpoint = e.Name
@@ -170,7 +170,7 @@ func routeTo(s *policy.Snapshot, me self, to Target) *route {
 		return &route{refused: failure{NoPolicy, fmt.Errorf("there is no policy yet, and without one nobody may be called")}}
 	}
 	client := policy.Client{Namespace: me.namespace, ServiceAccount: me.account, Sidecar: true, Labels: me.labels}
-	server, known := serverOf(s, me, to)
+	server, direct, known := serverOf(s, me, to)
 	if !known {
 		return &route{hops: []hop{{address: to.String()}}}
 	}
@@ -179,11 +179,7 @@ func routeTo(s *policy.Snapshot, me self, to Target) *route {
 	r := &route{service: hostPort(server.Host, server.Port)}
 	object, _ := d.Declares()
 	if server.Endpoint != "" || object.Kind == policy.KindService && to.Addr.IsValid() && d.Uniform() {
-		// whoever made the address picks the endpoint
-		r.hops = []hop{{to.String(), d, d.Offer()}}
-		if to.Addr.IsValid() {
-			r.hops[0].address = netip.AddrPortFrom(to.Addr, to.Port).String()
-		}
+		r.hops = []hop{{direct, d, d.Offer()}} // whoever made the address picks the endpoint
 		return r
 	}
 	for _, e := range d.Endpoints() {
@@ -195,35 +191,40 @@ func routeTo(s *policy.Snapshot, me self, to Target) *route {
 		r.hops = append(r.hops, hop{hostPort(e.Address, e.Port), one, one.Offer()})
 	}
 	if len(r.hops) == 0 { // nobody is known: the name, or the address, must do
-		r.hops = []hop{{to.String(), d, d.Offer()}}
+		r.hops = []hop{{direct, d, d.Offer()}}
 	}
 	return r
 }
 
-// serverOf is the service that a target means.
-func serverOf(s *policy.Snapshot, me self, to Target) (policy.Server, bool) {
+// serverOf is the service that a target means, and where it is to be found when
+// none of its endpoints is known.
+func serverOf(s *policy.Snapshot, me self, to Target) (server policy.Server, direct string, known bool) {
+	direct = to.String()
+	if to.Addr.IsValid() {
+		direct = netip.AddrPortFrom(to.Addr, to.Port).String()
+	}
 	for _, host := range hostsOf(to.Host, me.namespace) {
-		server := policy.Server{Host: host, Port: int32(to.Port)}
+		server = policy.Server{Host: host, Port: int32(to.Port)}
 		if ref, _ := s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server}).Declares(); ref != (policy.Ref{}) {
-			return server, true
+			return server, direct, true
 		}
 	}
 	if !to.Addr.IsValid() {
-		return policy.Server{}, false
+		return policy.Server{}, direct, false
 	}
 	places := s.Places(netip.AddrPortFrom(to.Addr, to.Port))
 	if len(places) == 0 {
-		return policy.Server{}, false
+		return policy.Server{}, direct, false
 	}
 	p := places[0]
-	if i := slices.IndexFunc(places, func(p Place) bool { return p.Endpoint == "" }); i >= 0 {
+	if i := slices.IndexFunc(places, func(p policy.Place) bool { return p.Endpoint == "" }); i >= 0 {
 		p = places[i]
 	}
-	return policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}, true
+	if p.ByName && !strings.HasPrefix(p.Host, "*") {
+		direct = hostPort(p.Host, p.Port)
+	}
+	return policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}, direct, true
 }
-
-// Place is policy's.
-type Place = policy.Place
 
 // hostsOf are the names that a name may mean in a namespace, as resolv.conf of
 // Kubernetes has it.
