@@ -68,9 +68,11 @@ type Event struct {
 	Way       Way
 	Peer      spiffeid.ID // who the other side proved to be
 	Reason    Reason
-	Err       error // the sentence to Reason
-	Fix       string
+	Err       error         // the sentence to Reason
+	Fix       string        // what would mend it, where policy is the cause
 	Handshake time.Duration // zero without TLS
 	In, Out   int64         // bytes from, and to, who came
 	Duration  time.Duration
+
+	hop *hop // of Outbound: the way that was taken
 }

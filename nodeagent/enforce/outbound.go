@@ -86,12 +86,21 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 	}
 	v.In, v.Out, err = relay(ctx, plainSide(c), server)
 	v.In += int64(len(first))
-	if _, refused := errors.AsType[tls.AlertError](err); refused { // in TLS 1.3, after the client's handshake
-		v.Reason, v.Err = ServerRefusedTLS, err
-		return v
-	}
 	v.ended(err)
+	if isAlert(err) { // in TLS 1.3, after the client's handshake
+		v.Reason = ServerRefusedTLS
+	}
+	if err != nil && v.hop.conflict() {
+		v.Fix = fixOf(v.hop.decision)
+	}
 	return v
+}
+
+// isAlert tells whether the other side ended TLS by an alert, which crypto/tls
+// has no type of its own for.
+func isAlert(err error) bool {
+	op, is := errors.AsType[*net.OpError](err)
+	return is && op.Op == "remote error"
 }
 
 // awaitWord gives a program time to find that it is connected before it is cut
@@ -155,6 +164,7 @@ const mostHops = 3
 
 // take opens the connection by one hop.
 func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v *Event) (side, error) {
+	v.hop = h
 	config, err := e.clientConfig(h, unknown, to)
 	if err != nil {
 		return side{}, err

@@ -67,6 +67,9 @@ func TestOutbound(t *testing.T) {
 			if e.Service != "httpbin.default.svc.cluster.local:8000" || e.By == "" {
 				t.Errorf("%+v", e)
 			}
+			if conflict := c.rule != "" && (c.server == "STRICT") == strings.Contains(c.rule, "DISABLE") || strings.Contains(c.rule, "SIMPLE"); conflict && e.Reason != "" && e.Fix == "" {
+				t.Errorf("policy is the cause, and nothing says what would mend it: %+v", e)
+			}
 			if c.way == WayMTLS && e.Peer.Path() != "/ns/default/sa/"+c.server2 {
 				t.Errorf("the peer is %s", e.Peer)
 			}
@@ -315,5 +318,26 @@ func TestOwnCertificate(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLateAlert: in TLS 1.3 a server refuses a client after the handshake is done
+// for that.
+func TestLateAlert(t *testing.T) {
+	r := newRig(t)
+	foreign := newRig(t)
+	foreign.root = catest.Root(t, time.Now(), catest.Spec{Name: "another"})
+	r.in(r.enforcer("httpbin", func(s *Settings) { s.Observe = func(Event) {} }), r.app(echo), Port{}, mode("STRICT"))
+	client := r.enforcer("")
+	set := foreign.set(foreign.root, account("sleep"))
+	set.Roots = r.set(r.root, account("sleep")).Roots
+	if err := client.Credentials.Install(set); err != nil {
+		t.Fatal(err)
+	}
+	if heard := r.ask(r.out(client, httpbin), "hello"); heard != "reset" {
+		t.Errorf("heard %q", heard)
+	}
+	if e := r.event(); e.Reason != ServerRefusedTLS || e.Way != WayMTLS {
+		t.Errorf("%+v", e)
 	}
 }

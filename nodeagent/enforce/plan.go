@@ -164,6 +164,11 @@ type hop struct {
 	offer    policy.Offer
 }
 
+// conflict tells whether policy itself has client and server disagree.
+func (h *hop) conflict() bool {
+	return h != nil && h.decision.Query().Server.Host != "" && h.decision.Verdict == policy.Conflict
+}
+
 // routeTo finds the way to a target.
 func routeTo(s *policy.Snapshot, me self, to Target) *route {
 	if s == nil {
