@@ -197,6 +197,43 @@ func TestPolicyOfAllGenerations(t *testing.T) {
 	usesAll(t, p)
 }
 
+// TestMeshConfigIsDeleted: its defaults hold, for the answer is of what there is;
+// and that is said aloud, to whoever asks too, until there is a mesh config again.
+func TestMeshConfigIsDeleted(t *testing.T) {
+	t.Parallel()
+	s := policySite(t)
+	ns := s.namespace(t)
+	q := httpbin(t, ns)
+	s.meshConfig(t, "authPolicy: MUTUAL_TLS\n")
+	p := s.start(t, "--policy", "--policy-generation", "legacy", "--policy-readers", ns+"/reader")
+	p.serves(t)
+	r := s.peer(t, p, ns, "watcher")
+	stop, first := r.watch(t)
+	defer stop()
+	first()
+	r.becomes(t, "ConfigMap istio", q, "STRICT", "MeshConfig/authPolicy")
+	reader := must(caclient.New(s.peer(t, p, ns, "reader").cfg))(t)
+	defer reader.Close()
+	told := func(want int) {
+		t.Helper()
+		within(t, patience, func() error {
+			list, err := reader.ListPolicy(t.Context())
+			problems, metricErr := p.Metric(t.Context(), "citadel_policy_problems")
+			if err := errors.Join(err, metricErr); err != nil || len(list.Warnings) != want || int(problems) != want {
+				return fmt.Errorf("want %d warnings: %v, citadel_policy_problems %v, %v", want, list.Warnings, problems, err)
+			}
+			return nil
+		})
+	}
+	told(0)
+	must(plane.Kubectl(t.Context(), "delete", "configmap", "istio", "-n", s.storage))(t)
+	r.becomes(t, "no ConfigMap istio", q, "DISABLE", "default")
+	told(1)
+	p.says(t, "the mesh config was deleted: its defaults hold")
+	s.meshConfig(t, "{}")
+	told(0)
+}
+
 // usesAll tells of rights of component policy that citadel had no use for.
 func usesAll(t *testing.T, p *process) {
 	t.Helper()

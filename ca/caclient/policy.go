@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 
 	"google.golang.org/grpc"
 
@@ -18,6 +20,8 @@ const (
 	maxPolicyMessage = 16 << 20
 	// maxPolicy bounds what one update or list may take, in bytes of text.
 	maxPolicy = 512 << 20
+	// maxUnread is more than there are kinds of objects, or bytes in the name of one.
+	maxUnread = 100
 )
 
 // PolicyUpdate is what has changed of what a caller sees, as one.
@@ -31,6 +35,9 @@ type PolicyUpdate struct {
 	// Version names the state after the update, for people.
 	Version    string
 	Generation policy.Generation
+	// Unread are kinds of objects that the Citadel does not hear of at present: what
+	// is held of them may be old.
+	Unread []string
 }
 
 // PolicyHeld is what a caller holds of earlier updates; the zero value is
@@ -109,7 +116,12 @@ func (u *PolicyUpdate) add(part *citadelv1.WatchPolicyResponse, size *int) error
 	if !part.GetComplete() {
 		return nil
 	}
-	u.Version = part.GetVersion()
+	u.Version, u.Unread = part.GetVersion(), part.GetUnread()
+	for i, name := range u.Unread {
+		if i >= maxUnread || len(name) > maxUnread || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return errors.New("what it names as unread is no list of kinds")
+		}
+	}
 	if u.Generation, err = policy.ParseGeneration(part.GetGeneration()); err == nil && u.Generation == policy.Auto {
 		err = errors.New("it does not say whose rules answer")
 	}
@@ -135,6 +147,8 @@ type PolicyObjects struct {
 	Generation policy.Generation
 	// Problems are what it could not read, and goes without.
 	Problems []string
+	// Warnings are what is to be known of every answer.
+	Warnings []policy.Warning
 }
 
 // ListPolicy returns all that the Citadel goes by, to resolve it here: for
@@ -167,6 +181,9 @@ func (c *Client) ListPolicy(ctx context.Context) (PolicyObjects, error) {
 		}
 		if part.GetComplete() {
 			all.Version, all.Problems = part.GetVersion(), part.GetProblems()
+			for _, w := range part.GetWarnings() {
+				all.Warnings = append(all.Warnings, policy.Warning{Code: w.GetCode(), Message: w.GetMessage()})
+			}
 			return all, nil
 		}
 	}

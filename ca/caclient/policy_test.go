@@ -1,6 +1,7 @@
 package caclient
 
 import (
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -15,6 +16,8 @@ func FuzzPolicyUpdate(f *testing.F) {
 		{Complete: true, Generation: "v1", Version: "x.1", Snapshot: true, Objects: [][]byte{[]byte(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"s","namespace":"a"}}`)}},
 		{Complete: true, Generation: "legacy", Removed: []*citadelv1.ObjectName{{Kind: "Pod", Namespace: "a", Name: "p"}}, ReplacedBuckets: []uint32{0, 1023}},
 		{Complete: true, Generation: "auto"},
+		{Complete: true, Generation: "v1", Unread: []string{"Pod", "ConfigMap istio"}},
+		{Complete: true, Generation: "v1", Unread: []string{"\x1b[2J"}},
 		{Objects: [][]byte{[]byte("kind: List\napiVersion: v1\nitems: []")}},
 		{ReplacedBuckets: []uint32{1024}},
 		{Removed: []*citadelv1.ObjectName{{Kind: "Secret"}}},
@@ -41,6 +44,9 @@ func FuzzPolicyUpdate(f *testing.F) {
 		}
 		if part.GetComplete() && u.Generation == policy.Auto {
 			t.Error("an update does not say whose rules answer")
+		}
+		if strings.Contains(strings.Join(u.Unread, ""), "\x1b") {
+			t.Errorf("a terminal would heed %q", u.Unread)
 		}
 		policy.New(u.Generation, objects...).Without(u.Removed...)
 	})

@@ -174,6 +174,25 @@ func TestWatchPolicy(t *testing.T) {
 	}
 }
 
+// TestWatchTellsWhatIsUnread: that citadel does not hear of a kind is told though
+// no object changes, by name alone, and so is the end of it.
+func TestWatchTellsWhatIsUnread(t *testing.T) {
+	r := newPolicyRig(t)
+	r.feed.Apply(policyfeed.Change{Known: true, Put: []policy.Object{service("a", "own", true)}})
+	w := r.watch(r.as("a", "web"), nil)
+	w.update()
+	for _, unread := range [][]policyfeed.Unread{{{What: "Pod", Old: true, Why: "https://10.0.0.1 says no"}}, nil} {
+		r.feed.Apply(policyfeed.Change{Unread: unread})
+		if n := w.update(); n != 0 || len(w.last.Unread) != len(unread) || len(unread) > 0 && w.last.Unread[0] != "Pod" || w.names() != "Service/a/own" {
+			t.Errorf("%v: %d objects, %v", unread, n, w.last)
+		}
+	}
+	r.feed.Apply(policyfeed.Change{Unread: []policyfeed.Unread{{What: "Pod"}}})
+	if again := r.watch(r.as("a", "web"), w.held); again.update() != 0 || len(again.last.Unread) != 1 {
+		t.Errorf("who comes back is not told: %v", again.last)
+	}
+}
+
 // TestResume: whatever happened in between, who comes back with what it holds has
 // what there is, and is sent little for a little.
 func TestResume(t *testing.T) {
@@ -250,7 +269,7 @@ func TestPolicyCallers(t *testing.T) {
 	}
 	_, err := r.as("a", "web").Explain(t.Context(), question("a"))
 	unready(err)
-	r.feed.Apply(policyfeed.Change{Unread: []string{"Pod is not read: pods is forbidden"}, Broken: map[policy.Ref]error{{Kind: policy.KindMeshConfig}: errors.New("line 3")}})
+	r.feed.Apply(policyfeed.Change{Unread: []policyfeed.Unread{{What: "Pod", Why: "pods is forbidden"}}, Broken: map[policy.Ref]error{{Kind: policy.KindMeshConfig}: errors.New("line 3")}})
 	_, err = r.as("a", "web").Explain(t.Context(), question("a"))
 	if unready(err); !strings.Contains(err.Error(), "pods is forbidden") || !strings.Contains(err.Error(), "line 3") {
 		t.Errorf("%v", err)
@@ -325,18 +344,21 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 	}
-	r.feed.Apply(policyfeed.Change{Unread: []string{"Pod is not heard of: forbidden"}})
-	if got, err := r.as("b", "web").Explain(t.Context(), req); err != nil || !slices.ContainsFunc(got.Warnings, func(w *citadelv1.PolicyWarning) bool {
-		return w.Code == "unread" && w.Message == "Pod is not heard of: forbidden"
-	}) {
-		t.Errorf("%v, %v", got, err)
+	mesh := &policy.MeshConfig{RootNamespace: "istio-system"}
+	r.feed.Apply(policyfeed.Change{Put: []policy.Object{mesh}})
+	r.feed.Apply(policyfeed.Change{Gone: []policy.Ref{mesh.Ref()}, Unread: []policyfeed.Unread{{What: "Pod", Old: true, Why: "forbidden"}}})
+	got, err := r.as("b", "web").Explain(t.Context(), req)
+	for code, message := range map[string]string{"unread": "Pod is not heard of, and what is known of it may be old: forbidden", "mesh-config-gone": "its defaults hold"} {
+		if err != nil || !slices.ContainsFunc(got.Warnings, func(w *citadelv1.PolicyWarning) bool { return w.Code == code && strings.Contains(w.Message, message) }) {
+			t.Errorf("%v, %v", got, err)
+		}
 	}
 	stream, err := r.as("ops", "reader").ListObjects(t.Context(), &citadelv1.ListObjectsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	all, err := stream.Recv()
-	if err != nil || len(all.Objects) != 4 || !all.Complete || all.Generation != "v1" || all.Version == "" {
+	if err != nil || len(all.Objects) != 4 || !all.Complete || all.Generation != "v1" || all.Version == "" || len(all.Warnings) != 2 || len(all.Problems) != 1 {
 		t.Errorf("%v, %v", all, err)
 	}
 }

@@ -53,12 +53,7 @@ func explained(state *policyfeed.State, d policy.Decision) *citadelv1.ExplainRes
 	if state.Asked == policy.Auto && reply.Picked == "" { // a view is told which
 		reply.Picked = "citadel picks it by what exists in the mesh"
 	}
-	for _, w := range e.Warnings {
-		reply.Warnings = append(reply.Warnings, &citadelv1.PolicyWarning{Code: w.Code, Message: w.Message})
-	}
-	for _, why := range state.Unread {
-		reply.Warnings = append(reply.Warnings, &citadelv1.PolicyWarning{Code: "unread", Message: why})
-	}
+	reply.Warnings = warningsOf(append(e.Warnings, state.Warnings()...))
 	for _, f := range e.Failing {
 		reply.Failing = append(reply.Failing, &citadelv1.FailingEndpoint{Endpoint: f.Endpoint, Server: f.Server.String(), ServerBy: f.ServerBy, Client: f.Client.String()})
 	}
@@ -73,6 +68,13 @@ func explained(state *policyfeed.State, d policy.Decision) *citadelv1.ExplainRes
 		reply.Endpoints = append(reply.Endpoints, endpoint)
 	}
 	return reply
+}
+
+func warningsOf(warnings []policy.Warning) (all []*citadelv1.PolicyWarning) {
+	for _, w := range warnings {
+		all = append(all, &citadelv1.PolicyWarning{Code: w.Code, Message: w.Message})
+	}
+	return all
 }
 
 func sideOf(s policy.Side) *citadelv1.PolicySide {
@@ -99,7 +101,8 @@ func (s *policyServer) ListObjects(_ *citadelv1.ListObjectsRequest, stream grpc.
 		for i, part := range u.parts {
 			message := &citadelv1.ListObjectsResponse{Objects: part.Objects}
 			if i == len(u.parts)-1 {
-				message.Complete, message.Version, message.Generation, message.Problems = true, state.Version, state.Asked.String(), state.Problems()
+				message.Complete, message.Version, message.Generation = true, state.Version, state.Asked.String()
+				message.Problems, message.Warnings = state.Problems(), warningsOf(state.Warnings())
 			}
 			if err := stream.Send(message); err != nil {
 				return err

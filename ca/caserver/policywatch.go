@@ -3,6 +3,7 @@ package caserver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -102,7 +103,7 @@ func (w *policyWatch) update(view *policyfeed.View, req *citadelv1.WatchPolicyRe
 	switch before := w.sent; {
 	case before != nil && before.Generation == view.Generation:
 		come, gone := view.Since(before)
-		if len(come)+len(gone) == 0 {
+		if len(come)+len(gone) == 0 && slices.Equal(unreadOf(before), unreadOf(view)) {
 			w.sent = view
 			return nil
 		}
@@ -115,7 +116,7 @@ func (w *policyWatch) update(view *policyfeed.View, req *citadelv1.WatchPolicyRe
 		u.objects(view.Items())
 	}
 	last := u.last()
-	last.Complete, last.Version, last.Generation = true, view.State.Version, view.Generation.String()
+	last.Complete, last.Version, last.Generation, last.Unread = true, view.State.Version, view.Generation.String(), unreadOf(view)
 	for _, part := range u.parts {
 		if err := w.send(part); err != nil {
 			return err
@@ -123,6 +124,15 @@ func (w *policyWatch) update(view *policyfeed.View, req *citadelv1.WatchPolicyRe
 	}
 	w.sent = view
 	return nil
+}
+
+// unreadOf names the kinds that are not heard of. Why is not every caller's
+// business.
+func unreadOf(v *policyfeed.View) (names []string) {
+	for _, u := range v.State.Unread {
+		names = append(names, u.What)
+	}
+	return names
 }
 
 // send does it on another goroutine: the stack of this one, which lasts, would

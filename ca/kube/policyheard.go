@@ -2,14 +2,16 @@ package kube
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"citadel/ca/policyfeed"
 )
 
 // patience is how long a kind that has been read may not be heard of before that
@@ -57,29 +59,26 @@ func (k *kind) heard(now time.Time, err error, watching bool) {
 	}
 }
 
-// unread says why a kind is not heard of; empty while it is. One that has never
+// unread says why a kind is not heard of; false while it is. One that has never
 // been read is told of at once.
-func (k *kind) unread(now time.Time) string {
+func (k *kind) unread(now time.Time) (policyfeed.Unread, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.failing == nil || k.ended || k.synced && now.Sub(k.since) < patience:
-		return ""
-	case !k.synced:
-		return fmt.Sprintf("%s is not read: %v", k.name, k.failing)
+	if k.failing == nil || k.ended || k.synced && now.Sub(k.since) < patience {
+		return policyfeed.Unread{}, false
 	}
-	return fmt.Sprintf("%s is not heard of, and what is known of it may be old: %v", k.name, k.failing)
+	return policyfeed.Unread{What: k.name, Old: k.synced, Why: k.failing.Error()}, true
 }
 
 // unread lists the kinds that are not heard of, with the reasons.
-func (w *policyWatch) unread(now time.Time) (all []string) {
+func (w *policyWatch) unread(now time.Time) (all []policyfeed.Unread) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, k := range w.kinds {
-		if why := k.unread(now); why != "" {
-			all = append(all, why)
+		if u, is := k.unread(now); is {
+			all = append(all, u)
 		}
 	}
-	slices.Sort(all)
+	slices.SortFunc(all, func(a, b policyfeed.Unread) int { return strings.Compare(a.What, b.What) })
 	return all
 }

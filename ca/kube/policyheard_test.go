@@ -23,7 +23,7 @@ func TestKindIsNotHeardOf(t *testing.T) {
 	k := newKind("Pod", nil)
 	at := func(after time.Duration, want string) {
 		t.Helper()
-		if got := k.unread(start.Add(after)); want == "" && got != "" || !strings.Contains(got, want) {
+		if got, is := k.unread(start.Add(after)); is != (want != "") || !strings.Contains(got.String(), want) {
 			t.Errorf("after %s: %q, want %q", after, got, want)
 		}
 	}

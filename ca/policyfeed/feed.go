@@ -45,9 +45,11 @@ type State struct {
 	Asked policy.Generation
 	// Snapshot answers questions. Nil while nothing is known.
 	Snapshot *policy.Snapshot
-	// Unread says what is not heard of at present, and why. What was known of it
-	// before still counts.
-	Unread []string
+	// Unread is what is not heard of at present.
+	Unread []Unread
+	// MeshGone says that there was a mesh config, and that its defaults hold since it
+	// was deleted.
+	MeshGone bool
 	// Changed is closed when this is no longer the state.
 	Changed <-chan struct{}
 
@@ -65,6 +67,25 @@ func New(asked policy.Generation) *Feed {
 	return &Feed{asked: asked, instance: hex.EncodeToString(id[:]), state: first, views: map[string]*View{}}
 }
 
+// theMesh is the one mesh config.
+var theMesh = policy.Ref{Kind: policy.KindMeshConfig}
+
+// Unread is a kind of objects that is not heard of.
+type Unread struct {
+	What string // Pod, or ConfigMap istio
+	// Old says that it was heard of before, which still counts.
+	Old bool
+	Why string
+}
+
+// String is one line.
+func (u Unread) String() string {
+	if u.Old {
+		return u.What + " is not heard of, and what is known of it may be old: " + u.Why
+	}
+	return u.What + " is not read: " + u.Why
+}
+
 // Change is what is new. Of one Ref, the last of Put, Gone and Broken counts.
 type Change struct {
 	Put  []policy.Object // come, or replace those of the same Ref
@@ -73,8 +94,8 @@ type Change struct {
 	// as good as absent. A mesh config that is broken, or not valid, leaves the one of before:
 	// without any, a whole mesh would turn to plain text for a typing error.
 	Broken map[policy.Ref]error
-	// Unread says what is not heard of at present, and why: all of it, each time.
-	Unread []string
+	// Unread is what is not heard of at present: all of it, each time.
+	Unread []Unread
 	// Known says that the objects of this change, with those before, are all.
 	// Until then nobody is told anything.
 	Known bool
@@ -135,6 +156,7 @@ func (s *State) take(c Change) (put []policy.Object, gone []policy.Ref) {
 			}
 		}
 		delete(s.broken, o.Ref())
+		s.MeshGone = s.MeshGone && o.Ref() != theMesh
 		if e.put(o) {
 			put = append(put, o)
 		}
@@ -146,12 +168,13 @@ func (s *State) take(c Change) (put []policy.Object, gone []policy.Ref) {
 		}
 	}
 	for _, r := range c.Gone {
+		s.MeshGone = s.MeshGone || r == theMesh && (s.IsBroken(r) || e.s.item(r) != nil)
 		delete(s.broken, r)
 		drop(r)
 	}
 	for r, err := range c.Broken {
 		s.broken[r] = err.Error()
-		if r.Kind != policy.KindMeshConfig {
+		if r != theMesh {
 			drop(r)
 		}
 	}
@@ -234,7 +257,11 @@ func (s *State) Problems() (all []string) {
 		all = append(all, text)
 	}
 	slices.Sort(all)
-	all = append(slices.Clone(s.Unread), all...)
+	var unread []string
+	for _, u := range s.Unread {
+		unread = append(unread, u.String())
+	}
+	all = append(unread, all...)
 	if s.Snapshot != nil {
 		for _, p := range s.Snapshot.Problems() {
 			if !p.Warning {
@@ -246,10 +273,22 @@ func (s *State) Problems() (all []string) {
 }
 
 func (s *State) config() *policy.MeshConfig {
-	if item := s.item(policy.Ref{Kind: policy.KindMeshConfig}); item != nil {
+	if item := s.item(theMesh); item != nil {
 		return item.Object.(*policy.MeshConfig)
 	}
 	return &policy.MeshConfig{}
+}
+
+// Warnings are what is to be known of every answer: that it is old, or by a mesh
+// config that was deleted. The codes are stable.
+func (s *State) Warnings() (all []policy.Warning) {
+	if s.MeshGone {
+		all = append(all, policy.Warning{Code: "mesh-config-gone", Message: "the mesh config was deleted: its defaults hold, which may take plain text where it did not; {} as mesh config says that they are meant"})
+	}
+	for _, u := range s.Unread {
+		all = append(all, policy.Warning{Code: "unread", Message: u.String()})
+	}
+	return all
 }
 
 // IsBroken tells whether an object exists and cannot be read.

@@ -97,16 +97,48 @@ func TestLastCounts(t *testing.T) {
 func TestUnread(t *testing.T) {
 	f := fed(policy.V1, strict("a"))
 	before := f.State()
-	f.Apply(Change{Unread: []string{"Pod: forbidden"}})
+	unread := []Unread{{What: "Pod", Why: "forbidden"}}
+	f.Apply(Change{Unread: unread})
 	s := f.State()
-	if !closed(before.Changed) || !slices.Equal(s.Problems(), []string{"Pod: forbidden"}) || len(s.Items()) != 1 || s.Version == before.Version {
+	if !closed(before.Changed) || !slices.Equal(s.Problems(), []string{"Pod is not read: forbidden"}) || len(s.Items()) != 1 || s.Version == before.Version {
 		t.Errorf("%v, %v", s.Problems(), s.Items())
 	}
-	f.Apply(Change{Unread: []string{"Pod: forbidden"}})
+	f.Apply(Change{Unread: unread})
 	if f.State() != s {
 		t.Error("nothing changed, and there is a new state")
 	}
 	if f.Apply(Change{}); len(f.State().Problems()) != 0 {
 		t.Errorf("%v", f.State().Problems())
+	}
+}
+
+// TestMeshConfigIsDeleted: defaults hold, as after a restart; and that is told
+// until there is one again.
+func TestMeshConfigIsDeleted(t *testing.T) {
+	mesh := &policy.MeshConfig{AuthPolicy: policy.AuthMutualTLS}
+	gone := Change{Gone: []policy.Ref{mesh.Ref()}}
+	f := fed(policy.Legacy)
+	if f.Apply(gone); f.State().MeshGone {
+		t.Error("there was none")
+	}
+	f.Apply(Change{Put: []policy.Object{mesh}})
+	f.Apply(gone)
+	s := f.State()
+	if w := s.Warnings(); !s.MeshGone || len(s.Items()) != 0 || len(w) != 1 || w[0].Code != "mesh-config-gone" || len(s.Problems()) != 0 {
+		t.Errorf("%v, %v, %v", s.Items(), s.Warnings(), s.Problems())
+	}
+	f.Apply(Change{Put: []policy.Object{strict("a")}})
+	f.Apply(Change{Broken: map[policy.Ref]error{mesh.Ref(): errors.New("line 1")}})
+	if !f.State().MeshGone {
+		t.Error("defaults hold, and that is not told")
+	}
+	f.Apply(Change{Put: []policy.Object{&policy.MeshConfig{}}})
+	if s := f.State(); s.MeshGone || len(s.Warnings()) != 0 {
+		t.Errorf("%v", s.Warnings())
+	}
+	first := New(policy.Legacy)
+	first.Apply(Change{Known: true, Broken: map[policy.Ref]error{mesh.Ref(): errors.New("line 1")}})
+	if first.Apply(gone); !first.State().MeshGone {
+		t.Error("one that was never read and is deleted is not told")
 	}
 }

@@ -45,7 +45,8 @@ func (all *proofs) ofWorkloads() authn.Chain {
 	return chain
 }
 
-// feedPolicy runs the source, and logs when there is something to answer from.
+// feedPolicy runs the source, and logs when there is something to answer from,
+// and when that falls back to defaults.
 func (p *process) feedPolicy(ctx context.Context, source policySource, feed *policyfeed.Feed) {
 	p.log.Info("policy is being read", "generation", p.cfg.generation.String(), "readers", p.cfg.policyReaders)
 	ended := make(chan struct{})
@@ -53,27 +54,43 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 		defer close(ended)
 		source(ctx, feed, func(err error) { p.log.Warn("policy", "err", err) })
 	}()
-	state := feed.State()
-	for state.Snapshot == nil && ctx.Err() == nil {
+	before := feed.State()
+	for ctx.Err() == nil {
 		select {
-		case <-state.Changed:
-			state = feed.State()
+		case <-before.Changed:
 		case <-ctx.Done():
+			continue
 		}
-	}
-	if state.Snapshot != nil {
-		p.log.Info("policy is served", "version", state.Version, "generation", state.Snapshot.Generation().String(), "objects", len(state.Items()), "problems", len(state.Problems()))
-		if got := state.Snapshot.TrustDomain(); got != p.cfg.td.Name() {
-			p.log.Warn("the mesh config says another trust domain than this citadel: by it, agents expect servers that there are not", "mesh", got, "trustDomain", p.cfg.td.Name())
+		state := feed.State()
+		if before.Snapshot == nil && state.Snapshot != nil {
+			p.tellServed(state)
 		}
+		if state.MeshGone && !before.MeshGone {
+			p.log.Warn("policy", "warning", state.Warnings()[0].Message)
+		}
+		before = state
 	}
 	<-ended
+}
+
+// tellServed logs that there is something to answer from.
+func (p *process) tellServed(state *policyfeed.State) {
+	p.log.Info("policy is served", "version", state.Version, "generation", state.Snapshot.Generation().String(), "objects", len(state.Items()), "problems", len(state.Problems()))
+	if got := state.Snapshot.TrustDomain(); got != p.cfg.td.Name() {
+		p.log.Warn("the mesh config says another trust domain than this citadel: by it, agents expect servers that there are not", "mesh", got, "trustDomain", p.cfg.td.Name())
+	}
 }
 
 // watchPolicyMetrics shows the state of now.
 func (p *process) watchPolicyMetrics(feed *policyfeed.Feed) {
 	p.metrics.gauge("citadel_policy_objects", "Objects that decide about mTLS.", func() float64 { return float64(len(feed.State().Items())) })
-	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid, and kinds that are not heard of.", func() float64 { return float64(len(feed.State().Problems())) })
+	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid, kinds that are not heard of, and a mesh config that was deleted.", func() float64 {
+		n := len(feed.State().Problems())
+		if feed.State().MeshGone {
+			n++
+		}
+		return float64(n)
+	})
 	p.metrics.gauge("citadel_policy_known", "1 once what decides about mTLS has been read, and agents are told.", func() float64 {
 		if feed.State().Snapshot == nil {
 			return 0

@@ -68,7 +68,9 @@ type meshWorld struct {
 	*mesh.World
 	// unread are kinds of objects that could not be read: answers are without them.
 	unread []unreadKind
-	now    time.Time
+	// warnings are to be told with every answer.
+	warnings []mesh.Warning
+	now      time.Time
 }
 
 // unreadKind is a kind of objects, or one object, that answers are without.
@@ -86,9 +88,12 @@ type partial struct {
 	Unread []unreadKind `json:"unread,omitempty"`
 }
 
-// finish tells what could not be read. Nothing unseen passes for good: the exit
+// finish tells what to beware of, and what could not be read. Nothing unseen passes for good: the exit
 // code says so, unless something is wrong already.
 func (w *meshWorld) finish(cmd *cobra.Command, err error) error {
+	for _, one := range w.warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "citadelctl: warning: %s\n", printable(one.Message))
+	}
 	code := exitDenied
 	for _, u := range w.unread {
 		fmt.Fprintf(cmd.ErrOrStderr(), "citadelctl: %s could not be read: %s\n", u.Kind, printable(u.Why))

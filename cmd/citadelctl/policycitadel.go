@@ -124,6 +124,11 @@ func (f *meshFlags) fromCitadel(cmd *cobra.Command, g policy.Generation) (*meshW
 	}
 	world := &meshWorld{World: mesh.NewWorld(g, all.Objects), now: time.Now()}
 	world.unread = unseen(world.World, all.Problems)
+	for _, one := range all.Warnings {
+		if one.Code != "unread" { // is among the problems
+			world.warnings = append(world.warnings, mesh.Warning(one))
+		}
+	}
 	return world, nil
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -21,11 +23,16 @@ func (c *cluster) mesh(cmd *cobra.Command, storage string, g policy.Generation) 
 		}
 		unread = append(unread, one)
 	}
-	return &meshWorld{mesh.NewWorld(g, objects), unread, c.clock.now()}, nil
+	return &meshWorld{World: mesh.NewWorld(g, objects), unread: unread, now: c.clock.now()}, nil
 }
 
-// missed says what could not be read, or that nothing can be.
+// missed says what could not be read, or that nothing can be. By the defaults of
+// a mesh config that is there the answers would be another mesh's: a running
+// citadel goes by the one of before, which is not to be had here.
 func (c *cluster) missed(m kube.PolicyMiss, storage string) (unreadKind, error) {
+	if m.Ref.Kind == policy.KindMeshConfig {
+		return unreadKind{}, codedError{exitUsage, fmt.Errorf("there is no answer without the mesh config, and it cannot be read: mend it, or ask a running citadel, which goes by the one of before: %w", m.Err)}
+	}
 	if m.Ref != (policy.Ref{}) {
 		return unreadKind{Kind: m.What(), Why: m.Err.Error()}, nil
 	}

@@ -79,6 +79,7 @@ func (f *explainFlags) run(cmd *cobra.Command, client, server string) error {
 	} else if err != nil {
 		return world.finish(cmd, usageError(cmd, err))
 	}
+	answer.Warnings, world.warnings = append(answer.Warnings, world.warnings...), nil
 	document := explanationDocument{newMeta("PolicyExplanation", world.now), partial{world.unread}, answer}
 	err = f.output.write(cmd.OutOrStdout(), document, func(w io.Writer) error { return writeAnswer(w, answer) })
 	if err == nil && !answer.Works() {

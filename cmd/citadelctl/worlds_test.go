@@ -114,14 +114,15 @@ func hanging(t *testing.T) string {
 	return "http://" + listener.Addr().String()
 }
 
-// newCrowdedWorld is an old cluster with another authority at work, and a
-// namespace that is going away.
+// newCrowdedWorld is an old cluster with another authority at work, whose mesh
+// config has a mistake, and a namespace that is going away.
 func newCrowdedWorld(t *testing.T) *world {
 	w := &world{minor: "26", namespaces: []string{"default", "istio-system"}, root: catest.SelfSigned(t, time.Now(), catest.TrustDomain)}
 	w.terminating = "istio-system"
 	w.deployments = []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh", Name: "istiod", Labels: map[string]string{"app": "istiod"}}}}
 	w.configMaps = []corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: secretcontroller.RootsConfigMap},
-		Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}}}
+		Data: map[string]string{secretcontroller.RootsKey: string(w.root.RootsPEM())}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh", Name: "istio"}, Data: map[string]string{"mesh": "authPolicy: MUTUAL_TLS\nenableAutoMtls: maybe\n"}}}
 	return w
 }
 

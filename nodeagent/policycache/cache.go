@@ -41,6 +41,9 @@ type Status struct {
 	Updated  time.Time `json:"updated,omitzero"`
 	Heard    time.Time `json:"heard,omitzero"`
 	Watching bool      `json:"watching"`
+	// Unread are kinds of objects that the CA did not hear of itself when it said
+	// something last: what is known of them may be old.
+	Unread []string `json:"unread,omitempty"`
 	// NotServed: the CA serves no policy. What it said before stays.
 	NotServed bool `json:"notServed,omitempty"`
 	// LastError is why the CA is not watched, or the file not kept.
@@ -147,7 +150,7 @@ func (c *Cache) Update(now time.Time, u caclient.PolicyUpdate) {
 		c.snapshot = c.snapshot.With(put...).Without(gone...)
 	}
 	c.items = items
-	c.status = Status{Source: CA, Version: u.Version, Generation: u.Generation.String(), Objects: len(items), Updated: now, Heard: now, Watching: true}
+	c.status = Status{Source: CA, Version: u.Version, Generation: u.Generation.String(), Objects: len(items), Updated: now, Heard: now, Watching: true, Unread: u.Unread}
 	if same {
 		return
 	}

@@ -130,6 +130,9 @@ func (w *World) Explain(now time.Time, q Question) (Answer, error) {
 	if a.Fix = w.Fix(now, d); a.Fix == nil && !a.Works() {
 		a.Notes = append(a.Notes, whyNoFix(d))
 	}
+	if w.Object(policy.Ref{Kind: policy.KindMeshConfig}) == nil {
+		a.Notes = append(a.Notes, "no mesh config (ConfigMap istio) was seen: the answer is by its defaults")
+	}
 	return a, nil
 }
 

@@ -158,7 +158,7 @@ func TestWorst(t *testing.T) {
 {apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: strict, namespace: n}, spec: {mtls: {mode: STRICT}}}
 `)
 	a, err := w.Explain(now, Question{Client: ClientName{Namespace: "n", Name: "web"}, Server: ServerName{Host: "s"}})
-	if err != nil || a.Verdict != "CONFLICT" || a.Client.Sidecar || len(a.Notes) != 1 || !strings.Contains(a.Notes[0], "1 of their kinds") {
+	if err != nil || a.Verdict != "CONFLICT" || a.Client.Sidecar || len(a.Notes) != 2 || !strings.Contains(a.Notes[0], "1 of their kinds") || !strings.Contains(a.Notes[1], "no mesh config") {
 		t.Errorf("%+v, %v", a, err)
 	}
 }

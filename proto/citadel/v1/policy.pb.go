@@ -99,7 +99,10 @@ type WatchPolicyResponse struct {
 	// Names the state after the update: a replica's own count, for people.
 	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	// Whose rules answer: legacy, v1alpha1 or v1.
-	Generation    string `protobuf:"bytes,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation string `protobuf:"bytes,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Kinds of objects that citadel does not hear of at present: what is held of them
+	// may be old. All of them, each time.
+	Unread        []string `protobuf:"bytes,8,rep,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +184,13 @@ func (x *WatchPolicyResponse) GetGeneration() string {
 		return x.Generation
 	}
 	return ""
+}
+
+func (x *WatchPolicyResponse) GetUnread() []string {
+	if x != nil {
+		return x.Unread
+	}
+	return nil
 }
 
 // ObjectName names an object. Namespace is empty for kinds without, and name is
@@ -963,7 +973,9 @@ type ListObjectsResponse struct {
 	// As citadel was configured: auto, legacy, v1alpha1 or v1.
 	Generation string `protobuf:"bytes,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	// What citadel could not read, and so goes without.
-	Problems      []string `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []string `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
+	// What is to be known of every answer from these objects.
+	Warnings      []*PolicyWarning `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1033,6 +1045,13 @@ func (x *ListObjectsResponse) GetProblems() []string {
 	return nil
 }
 
+func (x *ListObjectsResponse) GetWarnings() []*PolicyWarning {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 var File_citadel_v1_policy_proto protoreflect.FileDescriptor
 
 const file_citadel_v1_policy_proto_rawDesc = "" +
@@ -1043,7 +1062,7 @@ const file_citadel_v1_policy_proto_rawDesc = "" +
 	"\adigests\x18\x01 \x01(\fR\adigests\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\tR\n" +
-	"generation\"\xfe\x01\n" +
+	"generation\"\x96\x02\n" +
 	"\x13WatchPolicyResponse\x12\x18\n" +
 	"\aobjects\x18\x01 \x03(\fR\aobjects\x120\n" +
 	"\aremoved\x18\x02 \x03(\v2\x16.citadel.v1.ObjectNameR\aremoved\x12)\n" +
@@ -1053,7 +1072,8 @@ const file_citadel_v1_policy_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1e\n" +
 	"\n" +
 	"generation\x18\a \x01(\tR\n" +
-	"generation\"R\n" +
+	"generation\x12\x16\n" +
+	"\x06unread\x18\b \x03(\tR\x06unread\"R\n" +
 	"\n" +
 	"ObjectName\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
@@ -1123,7 +1143,7 @@ const file_citadel_v1_policy_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x14\n" +
-	"\x12ListObjectsRequest\"\xa1\x01\n" +
+	"\x12ListObjectsRequest\"\xd8\x01\n" +
 	"\x13ListObjectsResponse\x12\x18\n" +
 	"\aobjects\x18\x01 \x03(\fR\aobjects\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x18\n" +
@@ -1131,7 +1151,8 @@ const file_citadel_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x04 \x01(\tR\n" +
 	"generation\x12\x1a\n" +
-	"\bproblems\x18\x05 \x03(\tR\bproblems2\xf7\x01\n" +
+	"\bproblems\x18\x05 \x03(\tR\bproblems\x125\n" +
+	"\bwarnings\x18\x06 \x03(\v2\x19.citadel.v1.PolicyWarningR\bwarnings2\xf7\x01\n" +
 	"\rPolicyService\x12P\n" +
 	"\vWatchPolicy\x12\x1e.citadel.v1.WatchPolicyRequest\x1a\x1f.citadel.v1.WatchPolicyResponse0\x01\x12B\n" +
 	"\aExplain\x12\x1a.citadel.v1.ExplainRequest\x1a\x1b.citadel.v1.ExplainResponse\x12P\n" +
@@ -1182,17 +1203,18 @@ var file_citadel_v1_policy_proto_depIdxs = []int32{
 	8,  // 10: citadel.v1.PolicySide.shadowed:type_name -> citadel.v1.ShadowedObject
 	2,  // 11: citadel.v1.PolicyEndpoint.object:type_name -> citadel.v1.ObjectName
 	15, // 12: citadel.v1.PolicyEndpoint.labels:type_name -> citadel.v1.PolicyEndpoint.LabelsEntry
-	0,  // 13: citadel.v1.PolicyService.WatchPolicy:input_type -> citadel.v1.WatchPolicyRequest
-	3,  // 14: citadel.v1.PolicyService.Explain:input_type -> citadel.v1.ExplainRequest
-	12, // 15: citadel.v1.PolicyService.ListObjects:input_type -> citadel.v1.ListObjectsRequest
-	1,  // 16: citadel.v1.PolicyService.WatchPolicy:output_type -> citadel.v1.WatchPolicyResponse
-	6,  // 17: citadel.v1.PolicyService.Explain:output_type -> citadel.v1.ExplainResponse
-	13, // 18: citadel.v1.PolicyService.ListObjects:output_type -> citadel.v1.ListObjectsResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 13: citadel.v1.ListObjectsResponse.warnings:type_name -> citadel.v1.PolicyWarning
+	0,  // 14: citadel.v1.PolicyService.WatchPolicy:input_type -> citadel.v1.WatchPolicyRequest
+	3,  // 15: citadel.v1.PolicyService.Explain:input_type -> citadel.v1.ExplainRequest
+	12, // 16: citadel.v1.PolicyService.ListObjects:input_type -> citadel.v1.ListObjectsRequest
+	1,  // 17: citadel.v1.PolicyService.WatchPolicy:output_type -> citadel.v1.WatchPolicyResponse
+	6,  // 18: citadel.v1.PolicyService.Explain:output_type -> citadel.v1.ExplainResponse
+	13, // 19: citadel.v1.PolicyService.ListObjects:output_type -> citadel.v1.ListObjectsResponse
+	17, // [17:20] is the sub-list for method output_type
+	14, // [14:17] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_citadel_v1_policy_proto_init() }
