@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -92,7 +93,13 @@ type process struct {
 
 // run is the program's parts. All but the listeners go on until the connections
 // that are open have ended, or their time is up.
-func (p *process) run(stop context.Context) error {
+func (p *process) run(stop context.Context) (err error) {
+	var control net.Listener
+	if p.cfg.socket != "" {
+		if control, err = listenControl(p.cfg.socket); err != nil {
+			return err
+		}
+	}
 	group, living := errgroup.WithContext(context.WithoutCancel(stop))
 	ctx, end := context.WithCancel(living)
 	defer end()
@@ -100,12 +107,8 @@ func (p *process) run(stop context.Context) error {
 		defer end()
 		return p.serving(stop, living)
 	})
-	if p.cfg.socket != "" {
-		listener, err := listenControl(p.cfg.socket)
-		if err != nil {
-			return err
-		}
-		group.Go(func() error { return serveControl(ctx, listener, p.agent, p.status) })
+	if control != nil {
+		group.Go(func() error { return serveControl(ctx, control, p.agent, p.status) })
 	}
 	if p.cfg.monitoringPort > 0 {
 		monitor := daemon.Monitor{Host: "127.0.0.1", Port: p.cfg.monitoringPort, Metrics: p.metrics.registry, Alive: p.alive, Ready: p.ready}
@@ -120,8 +123,7 @@ func (p *process) run(stop context.Context) error {
 		p.notify.Stopping()
 		return nil
 	})
-	err := group.Wait()
-	if err == nil {
+	if err = group.Wait(); err == nil {
 		p.log.Info("node_agent stopped")
 	}
 	return err
