@@ -132,7 +132,8 @@ fuzz: ## run each fuzz target for SECONDS_OF_FUZZING (5s)
 	done
 
 .PHONY: bench
-bench: image build controlplane ## measure speed and memory beside floors of the same run (takes minutes)
+bench: PACKAGES += haproxy:/usr/sbin/haproxy
+bench: deps image build controlplane ## measure speed and memory beside floors of the same run (takes minutes)
 	@$(GO) build -o bin/bench ./integration/bench
 	@bin/bench $(ARGS)
 

@@ -52,10 +52,16 @@ func main() {
 	flag.IntVar(&b.writers, "writers", 32, "concurrent writes, of citadel and of the floor")
 	flag.IntVar(&b.agents, "agents", 10000, "agents that are connected and idle")
 	flag.BoolVar(&b.keep, "keep", false, "leave state and logs behind")
-	only := flag.String("only", "", "one `part` alone: policy, secrets, api, agents, hosts or pods")
+	only := flag.String("only", "", "one `part` alone: policy, enforce, secrets, api, agents, hosts or pods")
 	dir := flag.String(serveBarestFlag, "", "be the barest server, with the CA of a `folder`; for this program's own use")
+	proxy := flag.String(serveProxyFlag, "", "be a proxy as a `file` says; for this program's own use")
 	flag.Parse()
-	err := b.chosen(ctx, *only, *dir)
+	var err error
+	if *proxy != "" {
+		err = serveProxy(ctx, *proxy)
+	} else {
+		err = b.chosen(ctx, *only, *dir)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -68,7 +74,7 @@ func (b *bench) chosen(ctx context.Context, only, barestDir string) error {
 	if barestDir != "" {
 		return serveBarest(barestDir, os.Stdin, os.Stdout)
 	}
-	parts := []part{{"policy", b.policies}, {"secrets", b.alone}, {"api", b.api}, {"agents", b.idleAgents}, {"hosts", b.hosts}, {"pods", b.pods}}
+	parts := []part{{"policy", b.policies}, {"enforce", b.enforcement}, {"secrets", b.alone}, {"api", b.api}, {"agents", b.idleAgents}, {"hosts", b.hosts}, {"pods", b.pods}}
 	if only != "" {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
 	}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// What proxies are asked for: by so many clients, in so many turns each.
+const (
+	enforceRounds = 10
+	openers       = 32 // that open one connection after the other
+	streams       = 4  // that carry bulk side by side
+)
+
+// The proxies that are compared.
+const (
+	ours    = "node_agent"
+	haproxy = "HAProxy"
+	bareGo  = "barest Go pair"
+)
+
+var contenders = []string{ours, haproxy, bareGo}
+
+// enforcement measures what it costs to have connections carried by two agents
+// that enforce policy, beside two HAProxys and the barest two proxies in Go. All
+// have ECDSA P-256 certificates of one root, and no TLS session is resumed.
+func (b *bench) enforcement(ctx context.Context) error {
+	rig, err := newEnforceRig(filepath.Join(b.dir, "enforce"))
+	if err != nil {
+		return err
+	}
+	defer rig.close()
+	for _, measure := range []func(context.Context, *enforceRig) error{b.bulk, b.opening, b.added, b.lookUps, b.resting} {
+		if err := errors.Join(measure(ctx, rig), rig.stopAll()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// result is what a pair did in its turns.
+type result struct {
+	series
+	cpu time.Duration // that both proxies have used
+}
+
+// each is the processor time for one of what was done.
+func (r *result) each() time.Duration { return r.cpu / time.Duration(len(r.took)) }
+
+// turns has the contenders do something in turns.
+func turns(rig *enforceRig, w wire, do func(p *pair) ([]time.Duration, error)) (map[string]*result, error) {
+	pairs, err := rig.startAll(w)
+	if err != nil {
+		return nil, err
+	}
+	results := map[string]*result{ours: {}, haproxy: {}, bareGo: {}}
+	for range enforceRounds {
+		for _, name := range contenders {
+			if err := results[name].take(func() ([]time.Duration, error) { return do(pairs[name]) }); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	for _, name := range contenders {
+		if results[name].cpu, err = pairs[name].cpu(); err != nil {
+			return nil, err
+		}
+	}
+	return results, rig.stopAll()
+}
+
+// beat tells how node_agent did beside the others, at a rate times unit.
+func (b *bench) beat(what string, results map[string]*result, unit float64, goals map[string]string) {
+	said := func(name string) string {
+		return fmt.Sprintf("%.0f, CPU %s each", results[name].rate()*unit, time.Duration(float64(results[name].each())/unit).Round(time.Microsecond))
+	}
+	for _, other := range []string{haproxy, bareGo} {
+		b.add(what, said(ours), said(other)+" "+other, results[ours].beside(results[other].series), goals[other])
+	}
+}
+
+// bulk is what an application sends as fast as it is taken.
+func (b *bench) bulk(_ context.Context, rig *enforceRig) error {
+	progress("bulk through two proxies, over mTLS and plain, %d connections at a time", streams)
+	for _, kind := range []struct {
+		what  string
+		wire  wire
+		goals map[string]string
+	}{
+		{"bulk through two agents over mTLS, MB/s", wire{mtls: true}, map[string]string{haproxy: "at least 1.4", bareGo: "at least 0.9"}},
+		{"bulk through two agents in plain text, MB/s", wire{}, map[string]string{haproxy: "at least 1", bareGo: "at least 0.9"}},
+	} {
+		results, err := turns(rig, kind.wire, func(p *pair) ([]time.Duration, error) { return stream(p.address) })
+		if err != nil {
+			return err
+		}
+		b.beat(kind.what, results, chunk/1e6, kind.goals)
+	}
+	return nil
+}
+
+// opening is how many connections are opened, used once and closed in a second.
+func (b *bench) opening(_ context.Context, rig *enforceRig) error {
+	progress("new connections through two proxies, by %d clients", openers)
+	results, err := turns(rig, wire{mtls: true}, func(p *pair) ([]time.Duration, error) { return open(p.address) })
+	if err != nil {
+		return err
+	}
+	b.beat("new mTLS connections through two agents, a second", results, 1, map[string]string{haproxy: "at least 1.2", bareGo: "at least 0.9"})
+	return nil
+}
+
+// added is how much later an answer comes than from the application itself.
+func (b *bench) added(_ context.Context, rig *enforceRig) error {
+	progress("requests on a warm connection through two proxies, and without them")
+	pairs, err := rig.startAll(wire{mtls: true})
+	if err != nil {
+		return err
+	}
+	var half, most = map[string][]float64{}, map[string][]float64{} // of each turn, in µs
+	for range enforceRounds {
+		direct, err := request(rig.app)
+		if err != nil {
+			return err
+		}
+		for _, name := range contenders {
+			took, err := request(pairs[name].address)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			half[name] = append(half[name], micros(percentile(took, 50)-percentile(direct, 50)))
+			most[name] = append(most[name], micros(percentile(took, 99)-percentile(direct, 99)))
+		}
+	}
+	said := func(name string) string {
+		return fmt.Sprintf("p50 %.0fµs, p99 %.0fµs", middle(half[name]), middle(most[name]))
+	}
+	for _, other := range []string{haproxy, bareGo} {
+		b.add("added to a request by two agents over mTLS", said(ours), said(other)+" "+other,
+			fmt.Sprintf("%.2f", middle(half[ours])/middle(half[other])), "p50 below 60µs, p99 below 1ms")
+	}
+	return nil
+}
+
+func percentile(took []time.Duration, percent int) time.Duration {
+	sorted := slices.Sorted(slices.Values(took))
+	return sorted[len(sorted)*percent/100]
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// manyServices are those of the policy whose look-ups must not show.
+const manyServices = 10_000
+
+// lookUps profiles both agents while they open connections, each to another of
+// many services.
+func (b *bench) lookUps(_ context.Context, rig *enforceRig) error {
+	progress("a profile of new connections, to %d services in turn", manyServices)
+	pair, err := rig.start(ours, wire{mtls: true, services: manyServices, profile: true})
+	if err != nil {
+		return err
+	}
+	opened := 0
+	for opened < manyServices {
+		took, err := open(pair.address)
+		if err != nil {
+			return err
+		}
+		opened += len(took)
+	}
+	if err := rig.stopAll(); err != nil { // which writes the profiles
+		return err
+	}
+	for _, p := range []*proxy{pair.out, pair.in} {
+		text, err := os.ReadFile(p.profile)
+		if err != nil {
+			return err
+		}
+		share, samples, err := shareOf(text, isLookUp)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.profile, err)
+		}
+		b.add(fmt.Sprintf("policy look-ups in a profile, %d services, %s", manyServices, p.direction), fmt.Sprintf("%.2f %%", 100*share),
+			fmt.Sprintf("%d samples, %d connections", samples, opened), "-", "below 1 %")
+	}
+	return nil
+}
+
+// resting is what the proxies hold for connections on which nothing happens: one
+// pair after the other, for a process may not open files enough for all.
+func (b *bench) resting(ctx context.Context, rig *enforceRig) error {
+	n, err := affordable(b.agents)
+	if err != nil {
+		return err
+	}
+	progress("%d connections through each pair, which rest for %s", n, restFor)
+	each := map[string]map[string]float64{}
+	for _, name := range contenders {
+		p, err := rig.start(name, wire{mtls: true})
+		if err != nil {
+			return err
+		}
+		if each[name], err = rested(ctx, p, n); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := rig.stopAll(); err != nil {
+			return err
+		}
+	}
+	for _, direction := range []string{outbound, inbound} {
+		mine := each[ours][direction]
+		for _, other := range []string{haproxy, bareGo} {
+			b.add(fmt.Sprintf("memory for each of %d idle mTLS connections, %s", n, direction), fmt.Sprintf("%.1f KiB", mine),
+				fmt.Sprintf("%.1f KiB %s", each[other][direction], other), fmt.Sprintf("%.2f", mine/each[other][direction]), "below 40 KiB")
+		}
+	}
+	return nil
+}
+
+// affordable is how many connections a process can carry of those that are wished
+// for: each takes two files.
+func affordable(wished int) (int, error) {
+	if allowFiles(uint64(2*wished)+spareFiles) == nil {
+		return wished, nil
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	if limit.Cur <= 2*spareFiles {
+		return 0, fmt.Errorf("only %d files may be open at once: raise the limit (ulimit -Hn)", limit.Cur)
+	}
+	return int(limit.Cur-spareFiles) / 2, nil
+}
+
+// rested is by how much each side of a pair has grown, in KiB, for each of n
+// connections that have had a rest.
+func rested(ctx context.Context, p *pair, n int) (map[string]float64, error) {
+	first, err := hold(p.address, 1) // so that what all connections share is there
+	defer closeConns(first)
+	if err != nil {
+		return nil, err
+	}
+	before, err := p.resident()
+	if err != nil {
+		return nil, err
+	}
+	conns, err := hold(p.address, n)
+	defer closeConns(conns)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(restFor):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	after, err := p.resident()
+	each := map[string]float64{}
+	for direction := range after {
+		each[direction] = float64(after[direction]-before[direction]) / float64(n) / (1 << 10)
+	}
+	return each, err
+}
