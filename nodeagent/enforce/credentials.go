@@ -9,9 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"citadel/nodeagent/certdir"
 )
@@ -33,9 +31,9 @@ const peerExchange = "istio-peer-exchange"
 type Credentials struct{ current atomic.Pointer[credentials] }
 
 type credentials struct {
-	id     spiffeid.ID
-	cert   tls.Certificate
-	bundle *x509bundle.Bundle
+	id    spiffeid.ID
+	cert  tls.Certificate
+	peers verifier
 	// mesh and newest are of any version, others and silent of TLS 1.2; newest and
 	// silent agree on no protocol, for clients that offer none of ours.
 	mesh, others, newest, silent *tls.Config
@@ -43,7 +41,7 @@ type credentials struct {
 
 // Install implements nodeagent.Sink.
 func (c *Credentials) Install(set certdir.Set) error {
-	next := &credentials{id: set.SVID.ID, bundle: set.Roots, cert: tls.Certificate{PrivateKey: set.SVID.PrivateKey, Leaf: set.SVID.Certificates[0]}}
+	next := &credentials{id: set.SVID.ID, peers: verifier{roots: set.Roots}, cert: tls.Certificate{PrivateKey: set.SVID.PrivateKey, Leaf: set.SVID.Certificates[0]}}
 	for _, cert := range set.SVID.Certificates {
 		next.cert.Certificate = append(next.cert.Certificate, cert.Raw)
 	}
@@ -112,7 +110,7 @@ func (c *credentials) peer(state tls.ConnectionState) (spiffeid.ID, error) {
 	if len(state.PeerCertificates) == 0 {
 		return spiffeid.ID{}, failure{NoClientCert, errors.New("the other side shows no certificate")}
 	}
-	id, _, err := x509svid.Verify(state.PeerCertificates, c.bundle)
+	id, err := c.peers.verify(state.PeerCertificates, time.Now())
 	if err != nil {
 		return spiffeid.ID{}, failure{UntrustedPeer, fmt.Errorf("the certificate of %s: %w", name(state.PeerCertificates[0]), err)}
 	}
