@@ -171,7 +171,11 @@ func TestMetricsOfExpressions(t *testing.T) {
 func TestAlertsAndDashboardFitACitadel(t *testing.T) {
 	t.Parallel()
 	_, p, _ := populated(t)
-	page := "\n" + p.answers(t, "/metrics", http.StatusOK)
+	_, ofPolicy, err := startAlone(t, filepath.Join(t.TempDir(), "state"), "--policy").Get(t.Context(), "/metrics")
+	if err != nil {
+		t.Error(err)
+	}
+	page := "\n" + p.answers(t, "/metrics", http.StatusOK) + "\n" + ofPolicy
 	for name, expr := range queries(t) {
 		for _, metric := range metricsOf(expr) {
 			if metric != "up" && !strings.Contains(page, "\n"+metric+" ") && !strings.Contains(page, "\n"+metric+"{") {
