@@ -13,6 +13,7 @@ TAGS := -tags grpcnotrace
 SECONDS_OF_FUZZING ?= 5s
 ARCH ?= amd64
 IMAGE ?= citadel:latest
+AGENT_IMAGE ?= node_agent:latest
 BIN ?= bin
 PREFIX ?= /usr/local
 UNITS := $(DESTDIR)/usr/lib/systemd/system
@@ -30,6 +31,11 @@ run: build controlplane ## show Citadel at work in a local control plane
 	@$(GO) build -o bin/run ./integration/run
 	@exec bin/run $(if $(ONCE),-once) $(if $(filter command line,$(origin KUBECONFIG)),-kubeconfig '$(KUBECONFIG)') -args '$(ARGS)'
 
+.PHONY: demo
+demo: deps controlplane ## play the tutorial of mTLS policy in real pods, step by step (as root; ARGS=-yes: without waiting for Enter)
+	@$(GO) build -o bin/demo ./integration/tutorial/demo
+	@exec bin/demo $(ARGS)
+
 .PHONY: build
 build: ## build bin/citadel, bin/citadelctl and bin/node_agent
 	@echo "==> building citadel, citadelctl and node_agent (a first build takes a minute or two)"
@@ -38,13 +44,14 @@ build: ## build bin/citadel, bin/citadelctl and bin/node_agent
 # Units, users and folders go where the packages put theirs, so that one takes the
 # place of the other. What an administrator writes, in /etc, counts before it.
 PROGRAMS := node_agent citadel citadelctl
+SERVICES := istio-auth-node-agent-redirect.service istio-auth-node-agent.service citadel.service
 
 .PHONY: install
 install: ## put programs, units, users and folders where they belong (DESTDIR=, PREFIX=/usr/local; starts nothing)
 	@for program in $(PROGRAMS); do test -x $(BIN)/$$program || { $(MAKE) --no-print-directory build; break; }; done
 	@install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(addprefix $(BIN)/,$(PROGRAMS))
-	@install -D -m 0644 -t $(UNITS) systemd/istio-auth-node-agent.service systemd/citadel.service
-	@sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(UNITS)/istio-auth-node-agent.service $(UNITS)/citadel.service
+	@install -D -m 0644 -t $(UNITS) $(addprefix systemd/,$(SERVICES))
+	@sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(addprefix $(UNITS)/,$(SERVICES))
 	@for name in istio-auth-node-agent citadel; do install -D -m 0644 systemd/$$name.sysusers $(DESTDIR)/usr/lib/sysusers.d/$$name.conf; done
 	@install -D -m 0644 systemd/istio-auth-node-agent.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/istio-auth-node-agent.conf
 	@test -n '$(DESTDIR)' || { systemd-sysusers istio-auth-node-agent.conf citadel.conf && systemd-tmpfiles --create istio-auth-node-agent.conf; }
@@ -53,10 +60,10 @@ install: ## put programs, units, users and folders where they belong (DESTDIR=, 
 
 .PHONY: uninstall
 uninstall: ## stop and remove what install put there (keys, certificates, state and users stay)
-	@$(LIVE) systemctl --quiet disable --now istio-auth-node-agent.service citadel.service
-	@rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
+	@$(LIVE) systemctl --quiet disable --now $(SERVICES)
+	@rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) $(addprefix $(UNITS)/,$(SERVICES))
 	@for name in istio-auth-node-agent citadel; do \
-		rm -f $(UNITS)/$$name.service $(DESTDIR)/usr/lib/sysusers.d/$$name.conf $(DESTDIR)/usr/lib/tmpfiles.d/$$name.conf; \
+		rm -f $(DESTDIR)/usr/lib/sysusers.d/$$name.conf $(DESTDIR)/usr/lib/tmpfiles.d/$$name.conf; \
 	done
 	@$(LIVE) systemctl daemon-reload
 
@@ -87,10 +94,11 @@ packages: ## make bin/*.deb and bin/*.rpm, of the agent and of citadel (ARCH=amd
 	done
 
 .PHONY: image
-image: ## make bin/citadel.tar, a container image, and print its digest (IMAGE=name:tag, ARCH=amd64, VERSION=)
+image: ## make bin/citadel.tar and bin/node_agent.tar, container images, and print their digests (IMAGE=, AGENT_IMAGE=name:tag, ARCH=amd64, VERSION=)
 	@mkdir -p bin/linux-$(ARCH)
-	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false $(TAGS) -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/citadel ./cmd/citadel
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false $(TAGS) -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/ ./cmd/citadel ./cmd/node_agent
 	@$(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/citadel -name '$(IMAGE)' -version '$(VERSION)' -o bin/citadel.tar
+	@$(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/node_agent -name '$(AGENT_IMAGE)' -version '$(VERSION)' -o bin/node_agent.tar
 
 .PHONY: controlplane
 controlplane: ## build bin/controlplane: etcd, kube-apiserver, kube-controller-manager and kubectl in one
@@ -121,6 +129,7 @@ lint: ## gofmt, go mod tidy, go vet, staticcheck
 	@cd integration/chart && $(GO) mod tidy -diff && $(GO) vet .
 	@cd integration/istioclients && $(GO) mod tidy -diff && $(GO) vet .
 	@cd systemd/packages && $(GO) mod tidy -diff
+	@cd integration/tutorial/httpbin && $(GO) mod tidy -diff
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for SECONDS_OF_FUZZING (5s)
@@ -148,6 +157,7 @@ generate: ## bring go.mod and generated code up to date (needs Debian's protobuf
 	@cd integration/chart && $(GO) mod tidy
 	@cd integration/istioclients && $(GO) mod tidy
 	@cd systemd/packages && $(GO) mod tidy
+	@cd integration/tutorial/httpbin && $(GO) mod tidy
 
 # What the tests need of a Debian machine beside Go, make and git: a C compiler
 # for the race detector, and the TLS libraries that certificates are verified

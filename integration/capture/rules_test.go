@@ -316,3 +316,35 @@ func TestNotAllowed(t *testing.T) {
 		t.Error(said)
 	}
 }
+
+// TestCapturedConnections live on when others rules come, and end when there are
+// none any more.
+func TestCapturedConnections(t *testing.T) {
+	here, there := neighbours(t)
+	here.listen("127.0.0.1:15001", func(c *net.TCPConn) {
+		for lines := bufio.NewReader(c); ; {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, line)
+		}
+	})
+	there.listen("0.0.0.0:8000", says("there"))
+	here.install()
+	c, err := here.dial(someUID, someGID, "10.99.0.2:8000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	here.install("--exclude-cidrs=10.99.0.2")
+	fmt.Fprintln(c, "hello")
+	if got := heard(c); got != "hello" {
+		t.Errorf("after another install: %s", got)
+	}
+	here.run(agent, "redirect", "remove")
+	fmt.Fprintln(c, "hello")
+	if got := heard(c); got != "connection reset by peer" {
+		t.Errorf("after remove: %s", got)
+	}
+}

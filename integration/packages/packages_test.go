@@ -70,6 +70,8 @@ func output(t *testing.T, name string, args ...string) string {
 var (
 	agentFiles = []string{
 		"-rw-r--r-- /etc/default/istio-auth-node-agent",
+		"-rw-r--r-- /etc/default/istio-auth-node-agent-redirect",
+		"-rw-r--r-- /usr/lib/systemd/system/istio-auth-node-agent-redirect.service",
 		"-rw-r--r-- /usr/lib/systemd/system/istio-auth-node-agent.service",
 		"-rw-r--r-- /usr/lib/sysusers.d/istio-auth-node-agent.conf",
 		"-rw-r--r-- /usr/lib/tmpfiles.d/istio-auth-node-agent.conf",
@@ -105,7 +107,7 @@ func TestDebianPackages(t *testing.T) {
 		if got := output(t, "dpkg-deb", "--show", "--showformat", "${Package} ${Version} ${Architecture} ${Depends}", deb); got != name+" "+version+" "+runtime.GOARCH+" systemd (>= 252)" {
 			t.Error(got)
 		}
-		if got := output(t, "dpkg-deb", "--info", deb, "conffiles"); got != "/etc/default/"+name {
+		if got := output(t, "dpkg-deb", "--info", deb, "conffiles"); got != settings(want) {
 			t.Errorf("%s: settings that survive an upgrade: %q", name, got)
 		}
 		restartsWithoutWaiting(t, name, output(t, "dpkg-deb", "--info", deb, "postinst"))
@@ -113,6 +115,17 @@ func TestDebianPackages(t *testing.T) {
 			holdsScript(t, name, output(t, "dpkg-deb", "--info", deb, script), text)
 		}
 	}
+}
+
+// settings are the files of a package that administrators write in.
+func settings(files []string) string {
+	var found []string
+	for _, file := range files {
+		if path := strings.Fields(file)[1]; strings.HasPrefix(path, "/etc/") {
+			found = append(found, path)
+		}
+	}
+	return strings.Join(found, "\n")
 }
 
 // holdsScript insists that a script of a package does something, and enables
@@ -155,7 +168,7 @@ func TestRPMPackages(t *testing.T) {
 		if got := query("--queryformat", "%{NAME} %{VERSION} %{LICENSE}"); got != name+" "+version+" Apache-2.0" {
 			t.Error(got)
 		}
-		if got := query("--configfiles"); got != "/etc/default/"+name {
+		if got := query("--configfiles"); got != settings(want) {
 			t.Errorf("%s: settings that survive an upgrade: %q", name, got)
 		}
 		if got := query("--requires"); got != "systemd >= 252" {
@@ -204,9 +217,9 @@ func TestInstall(t *testing.T) {
 		t.Errorf("left behind: %q", got)
 	}
 	make("install", "PREFIX=/opt/citadel")
-	for unit, program := range map[string]string{"istio-auth-node-agent": "node_agent", "citadel": "citadel"} {
+	for unit, program := range map[string]string{"istio-auth-node-agent": "node_agent", "istio-auth-node-agent-redirect": "node_agent", "citadel": "citadel"} {
 		text, err := os.ReadFile(filepath.Join(dest, "usr/lib/systemd/system", unit+".service"))
-		if err != nil || !strings.Contains(string(text), "\nExecStart=/opt/citadel/bin/"+program+" ") {
+		if err != nil || !strings.Contains(string(text), "\nExecStart=/opt/citadel/bin/"+program+" ") || strings.Contains(string(text), "=/usr/local/bin/") {
 			t.Errorf("%s, %v", text, err)
 		}
 	}

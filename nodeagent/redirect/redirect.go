@@ -36,9 +36,12 @@ func Install(ctx context.Context, s Settings) (Table, error) {
 	return t, Apply(ctx, t)
 }
 
-// families is what this kernel has. One without IPv6 has no table of both.
+// families is what this kernel has. One without IPv6 has no table of both. Where
+// nothing can be seen it is taken for one of both: an error is better than half.
 func families() Family {
-	if _, err := os.Stat("/proc/net/if_inet6"); errors.Is(err, os.ErrNotExist) {
+	const seen = "/proc/self/net" // also in a sandbox that shows processes alone
+	_, noNetwork := os.Stat(seen)
+	if _, err := os.Stat(seen + "/if_inet6"); noNetwork == nil && errors.Is(err, os.ErrNotExist) {
 		return IPv4
 	}
 	return Both
