@@ -79,7 +79,11 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 		return in.answerCheck(ctx, app)
 	}
 	if err != nil {
-		return v.refuse(c, reasonOf(err, BadHandshake), err)
+		reason := reasonOf(err, BadHandshake)
+		if reason == PlainText || reason == NoClientCert {
+			v.Fix = s.fix
+		}
+		return v.refuse(c, reason, err)
 	}
 	return in.carry(ctx, client, app, p.ProxyProtocol)
 }

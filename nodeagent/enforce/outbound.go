@@ -91,7 +91,7 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 		v.Reason = ServerRefusedTLS
 	}
 	if err != nil && v.hop.conflict() {
-		v.Fix = fixOf(v.hop.decision)
+		v.Fix = v.hop.decision.Fix()
 	}
 	return v
 }
@@ -205,20 +205,14 @@ func (e *Enforcer) explain(h *hop, err error, v *Event) error {
 	if isTimeout(err) {
 		reason = Slow
 	}
-	v.Fix = fixOf(h.decision)
+	if v.Fix = h.decision.Fix(); v.Fix == "" && reason == ServerRefusedTLS && h.decision.Client == policy.TLSIstioMutual {
+		v.Fix = fmt.Sprintf("policy expects a proxy of the mesh at %s, and something else answers: start it there, or take the label security.istio.io/tlsMode off the workload", h.address)
+	}
 	return failure{reason, fmt.Errorf("%s, by %s, but %s: TLS handshake with %s: %w", h.decision.Client, h.decision.ClientBy, serverSays(h.decision), h.address, err)}
 }
 
 func serverSays(d policy.Decision) string {
 	return fmt.Sprintf("the server is %s by %s", d.Server, d.ServerBy)
-}
-
-// fixOf names what would make client and server agree.
-func fixOf(d policy.Decision) string {
-	if d.Verdict == policy.OK {
-		return ""
-	}
-	return fmt.Sprintf("citadelctl policy explain names the change: %s is %s by %s, the client %s by %s", d.Query().Server.Host, d.Server, d.ServerBy, d.Client, d.ClientBy)
 }
 
 // clientConfig is how to open TLS by a hop; nil for plain text.

@@ -52,6 +52,7 @@ type served struct {
 	open    bool        // no service port: policy does not speak of it
 	service string      // HOST:PORT
 	by      string
+	fix     string // what would let clients without a certificate in; empty where they are
 }
 
 // servedAt is how to serve those who come to an address of this host. expected
@@ -111,7 +112,7 @@ func (me self) at(addr netip.Addr) []netip.Addr {
 
 func servedBy(s *policy.Snapshot, me self, server policy.Server) served {
 	d := s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server})
-	answer := served{mode: d.Server, by: d.ServerBy.String(), service: hostPort(server.Host, server.Port)}
+	answer := served{mode: d.Server, by: d.ServerBy.String(), service: hostPort(server.Host, server.Port), fix: d.Fix()}
 	switch {
 	case d.ServerBy.Reason == policy.NoSidecar:
 		// The proxy is here, whatever the object says: it must not be the laxer for it.
