@@ -120,10 +120,7 @@ type Request struct {
 // Issue signs a certificate for the caller, and returns it with its issuers,
 // leaf first, without the root. Its errors are *Error.
 func (a *Authority) Issue(now time.Time, caller Caller, req Request) ([]*x509.Certificate, error) {
-	p, err := a.prepare(now, caller, req)
-	if err == nil {
-		err = a.bans.Load().known(now)
-	}
+	p, err := a.admitted(now, caller, req)
 	if err != nil {
 		return nil, a.refused(now, caller, err)
 	}
@@ -140,6 +137,25 @@ func (a *Authority) IssueServer(now time.Time, caller Caller, key crypto.Signer,
 	}
 	p.dnsNames, p.addresses = dnsNames, addresses
 	return a.certify(p)
+}
+
+// Check is the error with which Issue would refuse a request before it signs, and
+// nil where it would sign; a CSR's own signature is checked by Issue alone. A
+// refusal has its audit record.
+func (a *Authority) Check(now time.Time, caller Caller, req Request) error {
+	if _, err := a.admitted(now, caller, req); err != nil {
+		return a.refused(now, caller, err)
+	}
+	return nil
+}
+
+// admitted is a request that may be signed now.
+func (a *Authority) admitted(now time.Time, caller Caller, req Request) (*prepared, error) {
+	p, err := a.prepare(now, caller, req)
+	if err != nil {
+		return nil, err
+	}
+	return p, a.bans.Load().known(now)
 }
 
 func (a *Authority) certify(p *prepared) ([]*x509.Certificate, error) {

@@ -87,6 +87,47 @@ func TestBansGrowOld(t *testing.T) {
 	}
 }
 
+// TestCheckSaysWhatIssueWould: to the letter, without a signature, and with the
+// same audit record.
+func TestCheckSaysWhatIssueWould(t *testing.T) {
+	bans, err := ca.NewBans(map[string]string{workload.String(): "stolen"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		bans   ca.Bans
+		caller ca.Caller
+		ttl    time.Duration
+		csr    []byte
+		want   string
+	}{
+		"nothing is wrong": {caller: caller, csr: workloadCSR(t)},
+		"banned":           {bans: bans, caller: caller, csr: workloadCSR(t), want: "is banned (stolen)"},
+		"old bans":         {bans: ca.Bans{Until: now}, caller: caller, csr: workloadCSR(t), want: "Istio CA is not ready"},
+		"too long a life":  {caller: caller, ttl: maxTTL + 1, csr: workloadCSR(t), want: "TTL"},
+		"no request":       {caller: caller, want: "is neither PEM nor DER"},
+		"nobody":           {csr: workloadCSR(t), want: "caller is not authenticated"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, log := namesSetup(t)
+			a.SetBans(c.bans)
+			req := ca.Request{CSR: c.csr, TTL: c.ttl}
+			checked := a.Check(now, c.caller, req)
+			if c.want == "" {
+				if checked != nil || len(log.Records()) != 0 {
+					t.Errorf("%v, %v", checked, log.Records())
+				}
+				return
+			}
+			_, issued := a.Issue(now, c.caller, req)
+			if checked == nil || issued == nil || checked.Error() != issued.Error() || !strings.Contains(checked.Error(), c.want) {
+				t.Errorf("checked: %v\nissued: %v", checked, issued)
+			}
+			checkStages(t, log, ca.AuditRefused, ca.AuditRefused)
+		})
+	}
+}
+
 func TestBansThatNameNobody(t *testing.T) {
 	for _, whom := range []string{"", "default/sleep", "0", "-1", "xyz", "SPIFFE://cluster.local/x y"} {
 		if _, err := ca.NewBans(map[string]string{whom: ""}); err == nil || !strings.Contains(err.Error(), "neither a SPIFFE ID") {

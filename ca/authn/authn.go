@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -30,6 +31,23 @@ type Request struct {
 	// CSR is the certificate request of the call, PEM or DER, not looked at yet. It
 	// proves nothing: a join token is bound to the key in it.
 	CSR []byte
+	// Origin is the other end of the connection: an IPv4 address, or the /64 of an
+	// IPv6 one. It proves nothing, and bounds what one end can have looked up.
+	Origin netip.Prefix
+	// Check is why a caller cannot have what is asked for, as far as that can be
+	// told beforehand. A proof that is spent by use is not spent on him. Nil: he can.
+	Check func(ca.Caller) error
+}
+
+// check is Check's error as authenticators return it.
+func (r Request) check(caller ca.Caller) error {
+	if r.Check == nil {
+		return nil
+	}
+	if err := r.Check(caller); err != nil {
+		return &Refused{err}
+	}
+	return nil
 }
 
 // Identity is who calls.
@@ -49,8 +67,9 @@ type Authenticator interface {
 	// Kind is a short name for metrics and messages, as "client certificate".
 	Kind() string
 	// Authenticate returns ErrNoProof when the request has no proof of this kind,
-	// a *Unavailable when it could not be checked now, and any other error when it
-	// proves nothing. Errors hold no part of a token.
+	// a *Unavailable when it could not be checked now, a *Refused with the identity
+	// that is refused, and any other error when it proves nothing. Errors hold no
+	// part of a token.
 	Authenticate(ctx context.Context, now time.Time, r Request) (Identity, error)
 }
 
@@ -67,6 +86,16 @@ func (u *Unavailable) Error() string { return u.Err.Error() }
 // Unwrap returns the cause.
 func (u *Unavailable) Unwrap() error { return u.Err }
 
+// Refused says that a proof holds, and that it was not spent: Err, which is of
+// Request.Check, is why its caller cannot have what is asked for.
+type Refused struct{ Err error }
+
+// Error returns the cause.
+func (r *Refused) Error() string { return r.Err.Error() }
+
+// Unwrap returns the cause.
+func (r *Refused) Unwrap() error { return r.Err }
+
 // ErrMayNotReview says that the API server lets this citadel review no tokens, as
 // where it manages one namespace by Roles alone. It comes inside an Unavailable:
 // the right may be given at any time.
@@ -82,9 +111,10 @@ type Outcome struct {
 }
 
 // Authenticate returns the first identity that an authenticator establishes,
-// and how those that had proof ended. Its error is a *Unavailable when one of
-// them could not check now, for the caller may then be who it says, and a
-// *ca.Error of class Unauthenticated otherwise.
+// and how those that had proof ended. Its error is that of Request.Check with the
+// identity that it is about, a *Unavailable when one of them could not check now,
+// for the caller may then be who it says, and a *ca.Error of class
+// Unauthenticated otherwise.
 func (c Chain) Authenticate(ctx context.Context, now time.Time, r Request) (Identity, []Outcome, error) {
 	var tried []Outcome
 	var unavailable *Unavailable
@@ -92,6 +122,9 @@ func (c Chain) Authenticate(ctx context.Context, now time.Time, r Request) (Iden
 		id, err := a.Authenticate(ctx, now, r)
 		if errors.Is(err, ErrNoProof) {
 			continue
+		}
+		if refused, ok := errors.AsType[*Refused](err); ok {
+			return id, append(tried, Outcome{Kind: a.Kind()}), refused.Err
 		}
 		tried = append(tried, Outcome{Kind: a.Kind(), Err: err})
 		if err == nil {

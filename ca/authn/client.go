@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"time"
 
@@ -20,10 +21,12 @@ import (
 const maxClientChain = 8
 
 // Client is a client certificate whose private key the TLS handshake proved,
-// and whose chain verified then.
+// and whose chain verified then. It holds no more of it than each call needs:
+// there is one for each connection.
 type Client struct {
-	id   spiffeid.ID
-	leaf *x509.Certificate
+	id                  spiffeid.ID
+	serial              *big.Int
+	notBefore, notAfter time.Time
 }
 
 // VerifyClient verifies the certificates of a handshake, leaf first, as an
@@ -54,7 +57,7 @@ func VerifyClient(now time.Time, bundle *x509bundle.Bundle, certs []*x509.Certif
 	if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) && len(leaf.ExtKeyUsage) > 0 {
 		return nil, fmt.Errorf("the certificate of %s is not for clients", id)
 	}
-	return &Client{id: id, leaf: leaf}, nil
+	return &Client{id: id, serial: new(big.Int).Set(leaf.SerialNumber), notBefore: leaf.NotBefore, notAfter: leaf.NotAfter}, nil
 }
 
 // ID is whom the certificate names.
@@ -79,17 +82,17 @@ func (a ClientCertificate) Authenticate(_ context.Context, now time.Time, r Requ
 	if r.Client == nil {
 		return Identity{}, ErrNoProof
 	}
-	leaf := r.Client.leaf
-	over := now.Sub(leaf.NotAfter)
+	c := r.Client
+	over := now.Sub(c.notAfter)
 	switch {
 	case over > 0 && over > a.RenewExpiredFor:
-		return Identity{}, fmt.Errorf("the certificate expired at %s: join anew with a token", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case now.Before(leaf.NotBefore):
-		return Identity{}, fmt.Errorf("the certificate is not valid before %s: compare the clocks", leaf.NotBefore.UTC().Format(time.RFC3339))
+		return Identity{}, fmt.Errorf("the certificate expired at %s: join anew with a token", c.notAfter.UTC().Format(time.RFC3339))
+	case now.Before(c.notBefore):
+		return Identity{}, fmt.Errorf("the certificate is not valid before %s: compare the clocks", c.notBefore.UTC().Format(time.RFC3339))
 	}
-	evidence := fmt.Sprintf("serial %x until %s", leaf.SerialNumber, leaf.NotAfter.UTC().Format(time.RFC3339))
+	evidence := fmt.Sprintf("serial %x until %s", c.serial, c.notAfter.UTC().Format(time.RFC3339))
 	if over > 0 {
 		evidence += ", expired"
 	}
-	return Identity{Caller: ca.NewCaller(r.Client.id, a.Kind(), evidence).WithCertificate(leaf.SerialNumber)}, nil
+	return Identity{Caller: ca.NewCaller(c.id, a.Kind(), evidence).WithCertificate(c.serial)}, nil
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/time/rate"
 
 	"citadel/ca"
 )
@@ -105,7 +104,7 @@ type Join struct {
 	Tokens      JoinTokens
 	// Lookups bounds how often the store is asked, for anybody can send a text that
 	// looks like a token.
-	Lookups *rate.Limiter
+	Lookups *Lookups
 }
 
 // Kind is of Authenticator.
@@ -125,27 +124,38 @@ func (j Join) Authenticate(ctx context.Context, now time.Time, r Request) (Ident
 		return Identity{}, err
 	}
 	key := hashOf(spki)
-	if !j.Lookups.AllowN(now, 1) {
+	if !j.Lookups.allow(now, r.Origin) {
 		return Identity{}, &Unavailable{errors.New("too many join tokens are being looked up")}
 	}
-	var token JoinToken
+	var caller ca.Caller
 	refused := false
 	err = j.Tokens.Use(ctx, parts[1], func(t *JoinToken) (bool, error) {
 		changed, err := t.use(now, parts[2], key)
-		token, refused = *t, err != nil
-		return changed, err
+		if err == nil {
+			caller, err = j.caller(*t, key)
+		}
+		if err == nil && changed {
+			err = r.check(caller)
+		}
+		refused = err != nil
+		return changed && !refused, err
 	})
 	switch {
 	case errors.Is(err, ErrNoJoinToken):
 		return Identity{}, errWrongJoin
 	case refused:
-		return Identity{}, err
+		return Identity{Caller: caller}, err
 	case err != nil:
 		return Identity{}, &Unavailable{err}
 	}
-	id, err := ca.ServiceAccountID(j.TrustDomain, token.Namespace, token.ServiceAccount)
+	return Identity{Caller: caller}, nil
+}
+
+// caller is whom a token lets join by a key that it counts.
+func (j Join) caller(t JoinToken, key string) (ca.Caller, error) {
+	id, err := ca.ServiceAccountID(j.TrustDomain, t.Namespace, t.ServiceAccount)
 	if err != nil {
-		return Identity{}, err
+		return ca.Caller{}, err
 	}
-	return Identity{Caller: ca.NewCaller(id, j.Kind(), fmt.Sprintf("token %s, use %d of %d", token.ID, 1+slices.Index(token.Keys, key), token.Uses))}, nil
+	return ca.NewCaller(id, j.Kind(), fmt.Sprintf("token %s, use %d of %d", t.ID, 1+slices.Index(t.Keys, key), t.Uses)), nil
 }

@@ -6,13 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"citadel/ca"
 	"citadel/ca/catest"
 	"citadel/ca/trust"
 )
@@ -58,7 +58,7 @@ func newJoinRig(t *testing.T, uses int) *joinRig {
 	}
 	store := &tokens{all: map[string]JoinToken{token.ID: token}}
 	return &joinRig{now: now, store: store, token: token, bearer: bearer,
-		join: Join{TrustDomain: catest.TrustDomain, Tokens: store, Lookups: rate.NewLimiter(rate.Inf, 0)}}
+		join: Join{TrustDomain: catest.TrustDomain, Tokens: store, Lookups: NewLookups(1_000_000)}}
 }
 
 func request(t *testing.T, key string) []byte {
@@ -174,9 +174,60 @@ func TestJoinTokenStoreThatFails(t *testing.T) {
 		t.Error("a failure of the store is not the caller's")
 	}
 	r.store.err = nil
-	r.join.Lookups = rate.NewLimiter(0, 0)
-	if _, ok := errors.AsType[*Unavailable](r.try(t, r.now, r.bearer, "a")); !ok {
-		t.Error("lookups are not bounded")
+}
+
+// TestFloodOfJoinTokens: what one address makes up takes nobody else's lookups,
+// and all addresses together have no more than there are.
+func TestFloodOfJoinTokens(t *testing.T) {
+	r := newJoinRig(t, 1)
+	r.join.Lookups = NewLookups(8)
+	csr := request(t, "a")
+	try := func(bearer, origin string) error {
+		_, err := r.join.Authenticate(t.Context(), r.now, Request{Bearer: bearer, CSR: csr, Origin: netip.MustParsePrefix(origin)})
+		return err
+	}
+	madeUp := "citadel-join.0123456789." + strings.Repeat("A", 43)
+	for i := range 100 {
+		err := try(madeUp, "192.0.2.1/32")
+		if _, bounded := errors.AsType[*Unavailable](err); bounded != (i >= 2) {
+			t.Fatalf("try %d: %v", i, err)
+		}
+	}
+	if err := try(r.bearer, "192.0.2.2/32"); err != nil {
+		t.Errorf("another address: %v", err)
+	}
+	for _, origin := range []string{"2001:db8::/64", "2001:db8:1::/64", "2001:db8:2::/64"} {
+		_, _ = try(madeUp, origin), try(madeUp, origin)
+	}
+	if _, bounded := errors.AsType[*Unavailable](try(madeUp, "192.0.2.3/32")); !bounded {
+		t.Error("all together are not bounded")
+	}
+	r.now = r.now.Add(time.Second)
+	if err := try(r.bearer, "192.0.2.1/32"); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
+}
+
+// TestJoinTokenIsNotSpentInVain: who cannot have what he asks for has it still
+// when he can, and a key that is counted needs no check.
+func TestJoinTokenIsNotSpentInVain(t *testing.T) {
+	r := newJoinRig(t, 1)
+	banned := &ca.Error{Class: ca.Denied, Reason: "banned"}
+	try := func(key string, err error) (Identity, []Outcome, error) {
+		return Chain{r.join}.Authenticate(t.Context(), r.now, Request{Bearer: r.bearer, CSR: request(t, key), Check: func(ca.Caller) error { return err }})
+	}
+	id, tried, err := try("a", banned)
+	if err != error(banned) || id.Caller.ID().Path() != "/ns/vm/sa/web" || len(tried) != 1 || tried[0].Err != nil {
+		t.Errorf("%s, %v, %v", id.Caller.ID(), tried, err)
+	}
+	if keys := r.store.all[r.token.ID].Keys; len(keys) != 0 {
+		t.Errorf("a use is counted: %v", keys)
+	}
+	if _, _, err := try("b", nil); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := try("b", banned); err != nil { // for Issue to refuse
+		t.Error(err)
 	}
 }
 
@@ -201,7 +252,7 @@ func FuzzJoinText(f *testing.F) {
 	f.Add("citadel-join.0123456789.\x00")
 	f.Fuzz(func(t *testing.T, text string) {
 		store := &tokens{all: map[string]JoinToken{}}
-		j := Join{TrustDomain: catest.TrustDomain, Tokens: store, Lookups: rate.NewLimiter(rate.Inf, 0)}
+		j := Join{TrustDomain: catest.TrustDomain, Tokens: store, Lookups: NewLookups(1_000_000)}
 		if id, err := j.Authenticate(t.Context(), time.Unix(0, 0), Request{Bearer: text, CSR: []byte(text)}); err == nil {
 			t.Errorf("%q joined as %s", text, id.Caller.ID())
 		}

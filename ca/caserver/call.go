@@ -81,8 +81,8 @@ func (s *Server) issue(ctx context.Context, now time.Time, req request, call *Ca
 	defer cancel()
 	handshake, address := peerOf(ctx)
 	call.Address = address
-	id, tried, err := s.set.Authenticators.Authenticate(ctx, now,
-		authn.Request{Client: handshake.client, ClientErr: handshake.clientErr, Bearer: bearer(ctx), CSR: req.csr})
+	id, tried, err := s.set.Authenticators.Authenticate(ctx, now, authn.Request{Client: handshake.client, ClientErr: handshake.clientErr,
+		Bearer: bearer(ctx), CSR: req.csr, Origin: callOrigin(ctx), Check: func(caller ca.Caller) error { return s.check(ctx, now, caller, req) }})
 	call.Tried, call.Caller, call.Identity = tried, id.Caller.ID(), id.Caller.ID()
 	if err != nil {
 		return nil, err
@@ -101,6 +101,16 @@ func (s *Server) issue(ctx context.Context, now time.Time, req request, call *Ca
 	}
 	s.limits.inherit(now, id, caller.ID(), chain[0])
 	return chain, nil
+}
+
+// check is why a caller cannot have what is asked for, as far as that can be told
+// before a signature.
+func (s *Server) check(ctx context.Context, now time.Time, caller ca.Caller, req request) error {
+	caller, err := s.callerFor(ctx, authn.Identity{Caller: caller}, req)
+	if err != nil {
+		return err
+	}
+	return s.set.Authority.Check(now, caller, ca.Request{CSR: req.csr, TTL: req.ttl})
 }
 
 // callerFor is the authenticated caller itself, or the workload on its node

@@ -119,7 +119,7 @@ func (s *policyServer) authenticate(ctx context.Context, now time.Time) (authn.I
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
 	handshake, _ := peerOf(ctx)
-	id, tried, err := s.set.Authenticators.Authenticate(ctx, now, authn.Request{Client: handshake.client, ClientErr: handshake.clientErr, Bearer: bearer(ctx)})
+	id, tried, err := s.set.Authenticators.Authenticate(ctx, now, authn.Request{Client: handshake.client, ClientErr: handshake.clientErr, Bearer: bearer(ctx), Origin: callOrigin(ctx)})
 	if err == nil {
 		err = s.Server.set.Authority.CheckCaller(id.Caller)
 	}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -52,6 +53,9 @@ type Settings struct {
 	Limits Limits
 	// Policy has the policy service served too. May be nil.
 	Policy *PolicySettings
+	// Refused hears of each connection that Limits.Connections closed, and whose it
+	// was. It must be quick. May be nil.
+	Refused func(origin netip.Prefix)
 	// Observe hears of each call when it has ended. It must be quick, and safe for
 	// concurrent use. May be nil.
 	Observe func(Call)
@@ -72,6 +76,9 @@ type Limits struct {
 	InFlight int
 	// Streams is how many calls one connection may have open.
 	Streams uint32
+	// Connections is how many one address may have open, where an IPv6 address is
+	// its /64. More are closed as they come; zero means no bound.
+	Connections int
 }
 
 const (
@@ -81,6 +88,7 @@ const (
 	defaultStreams        = 100
 
 	maxMessage       = 64 << 10 // a request is a CSR and a few words; CSRs are bounded more tightly
+	writeBuffer      = 8 << 10  // holds most answers; a thousand connections that are pinged at once take one each
 	handshakeLimit   = 10 * time.Second
 	requestLimit     = 20 * time.Second
 	maxConnectionAge = time.Hour // after which the roots of then judge the client's certificate anew
@@ -135,6 +143,9 @@ func New(set Settings) (*Server, error) {
 	if set.Observe == nil {
 		set.Observe = func(Call) {}
 	}
+	if set.Refused == nil {
+		set.Refused = func(netip.Prefix) {}
+	}
 	if set.Ready == nil {
 		set.Ready = func() error { return nil }
 	}
@@ -146,6 +157,7 @@ func New(set Settings) (*Server, error) {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(set.Limits.Streams),
 		grpc.MaxHeaderListSize(maxMessage),
+		grpc.WriteBufferSize(writeBuffer),
 		grpc.ReadBufferSize(0),  // TLS has a buffer already
 		grpc.HeaderTableSize(0), // a watch has headers once: what they were need not be remembered
 		// Windows that do not grow need no pings to measure the way, and hold the
@@ -173,6 +185,9 @@ func New(set Settings) (*Server, error) {
 // Serve answers calls on the listener, which it closes, until ctx ends; then
 // it lets the calls under way end, for at most grace.
 func (s *Server) Serve(ctx context.Context, listener net.Listener, grace time.Duration) error {
+	if most := s.set.Limits.Connections; most > 0 {
+		listener = &perOrigin{Listener: listener, most: most, refused: s.set.Refused, open: map[netip.Prefix]int{}}
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- s.grpc.Serve(listener) }()
 	select {

@@ -490,26 +490,6 @@ func TestAllCallersAreLimited(t *testing.T) {
 	}
 }
 
-// TestLimiterForgetsCallers, but none that could still be over its rate.
-func TestLimiterForgetsCallers(t *testing.T) {
-	l := newLimiter(Limits{PerCaller: 1, PerCallerBurst: 1}.withDefaults())
-	now := time.Now()
-	one := authn.Identity{Caller: ca.NewCaller(sleep, "test", "")}
-	if err := l.allow(now, one); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 5 {
-		other := authn.Identity{Caller: one.Caller, Pod: authn.Pod{UID: string(rune('a' + i))}}
-		now = now.Add(time.Hour)
-		if err := l.allow(now, other); err != nil {
-			t.Error(err)
-		}
-	}
-	if n := len(l.fresh) + len(l.old); n > 2 {
-		t.Errorf("%d callers are remembered", n)
-	}
-}
-
 func TestCallsInParallel(t *testing.T) {
 	r := newRig(t)
 	conn := r.dial(r.client())

@@ -83,13 +83,14 @@ func (p *process) newAPI(proofs *proofs, authority *ca.Authority, policy *caserv
 	if err != nil {
 		return nil, err
 	}
-	limits := caserver.Limits{PerCaller: p.cfg.callerRate, PerCallerBurst: p.cfg.callerBurst, PerSecond: p.cfg.allRate, InFlight: p.cfg.inFlight}
+	limits := caserver.Limits{PerCaller: p.cfg.callerRate, PerCallerBurst: p.cfg.callerBurst, PerSecond: p.cfg.allRate, InFlight: p.cfg.inFlight,
+		Connections: p.cfg.eachConnections}
 	if limits.PerCaller == 0 {
 		limits.PerCaller = math.MaxFloat64
 	}
 	return caserver.New(caserver.Settings{
 		Authority: authority, Authenticators: proofs.chain, RenewExpiredFor: p.cfg.renewExpired, MayImpersonate: proofs.mayImpersonate,
-		Certificate: certificate, Limits: limits, Observe: p.observeCall, Ready: p.mayIssue,
+		Certificate: certificate, Limits: limits, Observe: p.observeCall, Refused: p.refuseOrigin, Ready: p.mayIssue,
 		Policy: policy, Unary: p.metrics.api.grpc.UnaryServerInterceptor(),
 	})
 }

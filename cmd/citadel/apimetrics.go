@@ -13,8 +13,9 @@ import (
 // apiMetrics are those of the CSR API, by the ancestor's names where the thing
 // exists.
 type apiMetrics struct {
-	requests, issued, unauthenticated, badCSR, badID, limited, refused prometheus.Counter
+	requests, issued, unauthenticated, badCSR, badID, limited prometheus.Counter
 
+	refused *prometheus.CounterVec
 	signErr *prometheus.CounterVec
 	proofs  *prometheus.CounterVec
 	took    prometheus.Histogram
@@ -29,7 +30,8 @@ func newAPIMetrics(registry *prometheus.Registry) *apiMetrics {
 		badCSR:          counter("citadel_server_csr_parsing_err_count", "Requests whose CSR was refused."),
 		badID:           counter("citadel_server_id_extraction_err_count", "Requests whose caller may not have an identity here."),
 		limited:         counter("citadel_server_rate_limited_count", "Requests turned away for asking too much."),
-		refused:         counter("citadel_server_refused_connections_total", "Connections closed at once, because as many as --grpc-max-connections were open."),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_refused_connections_total",
+			Help: "Connections closed at once, because as many were open as the limit allows: of all (--grpc-max-connections) or of one address."}, []string{"limit"}),
 		signErr: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_csr_sign_err_count",
 			Help: "Requests that ended without a certificate, by class of error."}, []string{"error"}),
 		proofs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "citadel_server_authentications_total",
@@ -37,6 +39,9 @@ func newAPIMetrics(registry *prometheus.Registry) *apiMetrics {
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "citadel_server_issuance_seconds",
 			Help: "Time from a request's arrival to its certificate.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
 		grpc: grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram()),
+	}
+	for _, limit := range []string{"all", "address"} {
+		m.refused.WithLabelValues(limit)
 	}
 	for _, class := range []ca.Class{ca.CANotReady, ca.CSRError, ca.TTLError, ca.CertGenError} {
 		m.signErr.WithLabelValues(string(class))

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,11 +49,74 @@ func TestMaxConnectionsFlag(t *testing.T) {
 	}
 }
 
+func TestConnectionsPerAddressFlag(t *testing.T) {
+	for flags, want := range map[string]int{
+		"--grpc-max-connections=400": 100, "--grpc-max-connections=7": 7, "--grpc-max-connections=32": 16,
+		"--grpc-max-connections=400 --grpc-max-connections-per-address=5": 5, "--grpc-max-connections-per-address=-5": -1,
+	} {
+		c, err := configure(t, nil, strings.Fields(flags)...)
+		if (err == nil) != (want > 0) || err != nil && !strings.Contains(err.Error(), "--grpc-max-connections-per-address: -5 is negative") {
+			t.Errorf("%s: %v", flags, err)
+		}
+		if err == nil && c.eachConnections != want {
+			t.Errorf("%s: %d, want %d", flags, c.eachConnections, want)
+		}
+	}
+}
+
+// TestOneAddressTakesNotAllConnections: who holds as many as one address may have
+// keeps nobody else out, is counted, and is told of by name, once.
+func TestOneAddressTakesNotAllConnections(t *testing.T) {
+	log := &output{}
+	p := newProcess(&config{options: &options{}}, slog.New(slog.NewTextHandler(log, nil)), &auditStream{})
+	for _, origin := range []string{"192.0.2.1/32", "2001:db8::/64"} {
+		p.refuseOrigin(netip.MustParsePrefix(origin))
+	}
+	p.tellRefused()
+	p.tellRefused()
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "refused=2 last=2001:db8::/64") {
+		t.Error(text)
+	}
+	s := startSite(t, filepath.Join(t.TempDir(), "state"), "--grpc-max-connections-per-address=4")
+	held := 0
+	s.within(t, func() error { // that which startSite made goes in a moment
+		conn, err := net.Dial("tcp", s.address)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { conn.Close() })
+		if !wasClosed(conn) {
+			held++
+		}
+		if held < 4 {
+			return fmt.Errorf("%d are held", held)
+		}
+		return nil
+	})
+	_, bearer := s.joinToken(t)
+	other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	fromOther, err := other.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fromOther.Close()
+	if wasClosed(fromOther) {
+		t.Error("another address was refused")
+	}
+	if _, err := s.sign(t, caclient.Config{Fingerprints: []string{s.fingerprint(t)}, Token: bearer}, "host"); err == nil {
+		t.Error("it has more than it may")
+	}
+	if text, err := s.page("/metrics"); err != nil || strings.Contains(text, `{limit="address"} 0`+"\n") || !strings.Contains(text, `{limit="all"} 0`+"\n") {
+		t.Errorf("refused connections are not counted: %v", err)
+	}
+	s.stop(t)
+}
+
 // TestSilentConnectionsStopNothing: more connections than there may be files
 // leave those by which bans are read, and a ban counts as soon as ever.
 func TestSilentConnectionsStopNothing(t *testing.T) {
 	t.Parallel()
-	s := startSite(t, filepath.Join(t.TempDir(), "state"), "--grpc-max-connections=100")
+	s := startSite(t, filepath.Join(t.TempDir(), "state"), "--grpc-max-connections=100", "--grpc-max-connections-per-address=100")
 	limit := unix.Rlimit{Cur: 200, Max: 200}
 	if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
 		t.Fatal(err)
@@ -95,7 +161,7 @@ func TestSilentConnectionsStopNothing(t *testing.T) {
 	if strings.Contains(s.log.String(), "too many open files") {
 		t.Error("it ran out of files")
 	}
-	if text, err := s.page("/metrics"); err != nil || strings.Contains(text, "citadel_server_refused_connections_total 0\n") {
+	if text, err := s.page("/metrics"); err != nil || strings.Contains(text, `citadel_server_refused_connections_total{limit="all"} 0`+"\n") {
 		t.Errorf("refused connections are not counted: %v", err)
 	}
 	s.stop(t)

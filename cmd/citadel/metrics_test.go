@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"maps"
@@ -185,6 +186,26 @@ func TestAuditMetric(t *testing.T) {
 	check(1)
 	out.err = nil
 	check(0)
+}
+
+// TestBansMetric: it rises when the bans cannot be read, long before nothing is
+// issued any more, and falls when they are.
+func TestBansMetric(t *testing.T) {
+	now := time.Now()
+	authority := catest.Authority(t, now, ca.Config{Signer: catest.Root(t, now, catest.Spec{Name: "root"}).Signer(t, now)})
+	p := newProcess(&config{options: &options{}}, quiet(), &auditStream{})
+	var fails error
+	s := stores{bansHold: time.Hour, bans: func(context.Context) (ca.BanList, error) { return nil, fails }}
+	for _, c := range []struct {
+		err  error
+		want float64
+	}{{nil, 0}, {errors.New("damaged"), 1}, {nil, 0}} {
+		fails = c.err
+		_ = p.readBans(t.Context(), s, authority)
+		if values, names := scrape(t, p.metrics); !names["citadel_bans_failing"] || values["citadel_bans_failing"] != c.want {
+			t.Errorf("%v: citadel_bans_failing is %v, want %v", c.err, values["citadel_bans_failing"], c.want)
+		}
+	}
 }
 
 // brokenWriter fails for as long as it has an error.

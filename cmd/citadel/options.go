@@ -52,7 +52,8 @@ type options struct {
 	maxSkew       time.Duration
 
 	apiOptions
-	connections int
+	connections     int
+	eachConnections int // of one address
 	policyOptions
 
 	monitoringPort   int

@@ -5,14 +5,13 @@ import (
 	"fmt"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/time/rate"
 
 	"citadel/ca/authn"
 	"citadel/ca/kube"
 )
 
 // joinLookups bounds how many join tokens a second are looked up: each costs
-// the API server a read, and anybody can send one.
+// the API server a read, and anybody can send one. One address can have a quarter.
 const joinLookups = 200
 
 // proofs are the ways in which callers of the CSR API show who they are.
@@ -26,7 +25,7 @@ type proofs struct {
 func (p *process) newProofs(s stores) (*proofs, error) {
 	all := &proofs{chain: authn.Chain{
 		authn.ClientCertificate{RenewExpiredFor: p.cfg.renewExpired},
-		authn.Join{TrustDomain: p.cfg.td, Tokens: s.joinTokens, Lookups: rate.NewLimiter(joinLookups, joinLookups)},
+		authn.Join{TrustDomain: p.cfg.td, Tokens: s.joinTokens, Lookups: authn.NewLookups(joinLookups)},
 	}}
 	for _, add := range []func(*proofs) error{p.addKubernetesTokens, p.addOIDCTokens, p.addNodeProxies} {
 		if err := add(all); err != nil {

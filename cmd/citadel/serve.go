@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -58,7 +59,10 @@ type process struct {
 	bansErr     atomic.Pointer[error]     // why they were not read since
 	foreignBans atomic.Pointer[string]    // that were told of
 
-	refused atomic.Int64 // connections to the CSR API, not told of yet
+	// Connections to the CSR API that were refused and not told of yet, and whose
+	// the last was that had too many.
+	refused, refusedEach atomic.Int64
+	refusedLast          atomic.Pointer[netip.Prefix]
 }
 
 // newProcess shows from the start that nobody leads: an alert on that must not
@@ -71,6 +75,12 @@ func newProcess(cfg *config, log *slog.Logger, audit *auditStream) *process {
 	p.metrics.gauge("citadel_clock_ahead_seconds", "How far this machine's clock is ahead of the API server's, to a second.", func() float64 {
 		ahead, _ := cfg.clock.Ahead()
 		return ahead.Seconds()
+	})
+	p.metrics.gauge("citadel_bans_failing", "1 while who is banned cannot be read: after a while nothing is issued.", func() float64 {
+		if p.bansErr.Load() != nil {
+			return 1
+		}
+		return 0
 	})
 	p.metrics.gauge("citadel_audit_failing", "1 while audit records cannot be written, and so nothing is signed.", func() float64 {
 		if p.audit.failing() != nil {
