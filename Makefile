@@ -97,8 +97,8 @@ packages: ## make bin/*.deb and bin/*.rpm, of the agent and of citadel (ARCH=amd
 image: ## make bin/citadel.tar and bin/node_agent.tar, container images, and print their digests (IMAGE=, AGENT_IMAGE=name:tag, ARCH=amd64, VERSION=)
 	@mkdir -p bin/linux-$(ARCH)
 	@CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false $(TAGS) -ldflags '$(LDFLAGS)' -o bin/linux-$(ARCH)/ ./cmd/citadel ./cmd/node_agent
-	@$(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/citadel -name '$(IMAGE)' -version '$(VERSION)' -o bin/citadel.tar
-	@$(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/node_agent -name '$(AGENT_IMAGE)' -version '$(VERSION)' -o bin/node_agent.tar
+	@printf '%s ' '$(IMAGE)' && $(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/citadel -name '$(IMAGE)' -version '$(VERSION)' -o bin/citadel.tar
+	@printf '%s ' '$(AGENT_IMAGE)' && $(GO) run -trimpath ./deploy/image -binary bin/linux-$(ARCH)/node_agent -name '$(AGENT_IMAGE)' -version '$(VERSION)' -o bin/node_agent.tar
 
 .PHONY: controlplane
 controlplane: ## build bin/controlplane: etcd, kube-apiserver, kube-controller-manager and kubectl in one

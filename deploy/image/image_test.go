@@ -26,9 +26,9 @@ import (
 // root is the top of the repository.
 const root = "../.."
 
-// copySource copies what make image needs, and nothing that tells where it
-// comes from.
-func copySource(t *testing.T) string {
+// copySource copies what make image needs from a checkout, and nothing that tells
+// where it comes from.
+func copySource(t *testing.T, root string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"ca", "cmd", "nodeagent", "proto", "secretcontroller", "deploy/image"} {
@@ -48,11 +48,11 @@ func copySource(t *testing.T) string {
 	return dir
 }
 
-// makeImage runs make image in a copy of the source, and returns the digest that it
-// prints and the file that it makes.
-func makeImage(t *testing.T, version string) (digest, path string) {
+// makeImages runs make image in a copy of a checkout, and returns the digests that it
+// prints, by image, and the folder that it makes files in.
+func makeImages(t *testing.T, source, version string) (digests map[string]string, bin string) {
 	t.Helper()
-	dir := copySource(t)
+	dir := copySource(t, source)
 	cmd := exec.Command("make", "--no-print-directory", "image", "VERSION="+version)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKEOVERRIDES=")
@@ -60,7 +60,12 @@ func makeImage(t *testing.T, version string) (digest, path string) {
 	if err != nil {
 		t.Fatalf("make image: %v", err)
 	}
-	return strings.TrimSpace(string(out)), filepath.Join(dir, "bin", "citadel.tar")
+	digests = map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		image, digest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		digests[image] = digest
+	}
+	return digests, filepath.Join(dir, "bin")
 }
 
 func load(t *testing.T, path, tag string) v1.Image {
@@ -145,24 +150,29 @@ func writeFrom(path string, r io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-func TestImageIsReproducible(t *testing.T) {
-	first, firstFile := makeImage(t, "v1.2.3")
-	second, secondFile := makeImage(t, "v1.2.3")
-	if first != second || sum(t, firstFile) != sum(t, secondFile) {
-		t.Errorf("two builds in two folders: %s and %s", first, second)
+func TestImagesAreReproducible(t *testing.T) {
+	source := copySource(t, root) // people may work on the original
+	first, firstFiles := makeImages(t, source, "v1.2.3")
+	second, secondFiles := makeImages(t, source, "v1.2.3")
+	other, _ := makeImages(t, source, "v1.2.4")
+	for _, program := range []string{"citadel", "node_agent"} {
+		file, tag := program+".tar", program+":latest"
+		if first[tag] != second[tag] || sum(t, filepath.Join(firstFiles, file)) != sum(t, filepath.Join(secondFiles, file)) {
+			t.Errorf("two builds in two folders: %s and %s", first, second)
+		}
+		img := load(t, filepath.Join(firstFiles, file), tag)
+		if digest, err := img.Digest(); err != nil || digest.String() != first[tag] {
+			t.Errorf("the digest of %s is %s (%v), make image printed %s", program, digest, err, first)
+		}
+		index := indexIn(t, filepath.Join(firstFiles, file)).Manifests[0]
+		if index.Digest.String() != first[tag] || !strings.HasSuffix(index.Annotations["io.containerd.image.name"], ".io/library/"+tag) {
+			t.Errorf("the layout has %+v", index)
+		}
+		if other[tag] == first[tag] {
+			t.Errorf("another version of %s has the same digest", program)
+		}
+		checkImage(t, img, program, "v1.2.3")
 	}
-	img := load(t, firstFile, "citadel:latest")
-	if digest, err := img.Digest(); err != nil || digest.String() != first {
-		t.Errorf("the image's digest is %s (%v), make image printed %s", digest, err, first)
-	}
-	index := indexIn(t, firstFile).Manifests[0]
-	if index.Digest.String() != first || !strings.HasSuffix(index.Annotations["io.containerd.image.name"], ".io/library/citadel:latest") {
-		t.Errorf("the layout has %+v", index)
-	}
-	if other, _ := makeImage(t, "v1.2.4"); other == first {
-		t.Error("another version has the same digest")
-	}
-	checkCitadel(t, img, "v1.2.3")
 }
 
 func sum(t *testing.T, path string) string {
@@ -174,8 +184,8 @@ func sum(t *testing.T, path string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(data))
 }
 
-// checkCitadel looks at what the image of citadel holds and how it runs.
-func checkCitadel(t *testing.T, img v1.Image, version string) {
+// checkImage looks at what the image of a program holds and how it runs.
+func checkImage(t *testing.T, img v1.Image, program, version string) {
 	t.Helper()
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -184,12 +194,13 @@ func checkCitadel(t *testing.T, img v1.Image, version string) {
 	if config.OS != "linux" || config.Architecture != "amd64" {
 		t.Errorf("it is for %s/%s", config.OS, config.Architecture)
 	}
-	want := v1.Config{User: "65532:65532", Entrypoint: []string{"/citadel"}, WorkingDir: "/", Labels: labels("citadel", version)}
+	want := v1.Config{User: "65532:65532", Entrypoint: []string{"/" + program}, WorkingDir: "/", Labels: labels(program, version)}
 	if diff := cmp.Diff(want, config.Config); diff != "" {
 		t.Error(diff)
 	}
 	dir, files := unpack(t, img)
-	wantFiles := []string{"citadel", "etc", "etc/ssl", "etc/ssl/certs", rootsFile} // no shell, no libraries
+	wantFiles := []string{"etc", "etc/ssl", "etc/ssl/certs", rootsFile, program} // no shell, no libraries
+	slices.Sort(wantFiles)
 	if got := slices.Sorted(maps.Keys(files)); !slices.Equal(got, wantFiles) {
 		t.Errorf("it holds %v, want %v", got, wantFiles)
 	}
@@ -198,9 +209,9 @@ func checkCitadel(t *testing.T, img v1.Image, version string) {
 			t.Errorf("%s: owner %d, mode %o, time %s", name, h.Uid, h.Mode, h.ModTime)
 		}
 	}
-	out, err := exec.Command(filepath.Join(dir, "citadel"), "--version").CombinedOutput()
+	out, err := exec.Command(filepath.Join(dir, program), "version").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), version) {
-		t.Errorf("citadel --version says %q (%v)", out, err)
+		t.Errorf("%s version says %q (%v)", program, out, err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, rootsFile))
 	if pool := x509.NewCertPool(); err != nil || !pool.AppendCertsFromPEM(text) {

@@ -1,0 +1,65 @@
+package tutorial
+
+func peerAuthentication(name, namespace, spec string) Edit {
+	return apply(`apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: ` + name + `, namespace: ` + namespace + `}
+spec: ` + spec + "\n")
+}
+
+// today is the API of 1.5 and later, with automatic mutual TLS.
+func today() []Step {
+	return []Step{
+		{
+			Name: "PeerAuthentication",
+			Say:  "Today's API: servers are STRICT, and clients find out by themselves what to speak.",
+			Edits: []Edit{
+				remove("meshpolicy", "default"), remove("policies.authentication.istio.io", "--all", "--all-namespaces"),
+				remove("destinationrules", "--all", "--all-namespaces"),
+				peerAuthentication("default", "istio-system", "{mtls: {mode: STRICT}}"),
+			},
+			Calls: []Call{
+				works("sleep.default", details, MutualTLS, ""),
+				refused("sleep.legacy", details, ""),
+				refused("sleep.legacy", httpbinHere, ""),
+				works("sleep.default", httpbinHere, MutualTLS, ""),
+				works("sleep.default", httpbinLegacy, Plain, ""),
+				{From: "sleep.default", URL: apiServer, Body: "APIVersions", Wire: OwnTLS},
+			},
+		}, {
+			Name:  "PERMISSIVE, as it is without any",
+			Say:   "Servers take both, clients with sidecars still speak mutual TLS.",
+			Edits: []Edit{peerAuthentication("default", "istio-system", "{mtls: {mode: PERMISSIVE}}")},
+			Calls: []Call{works("sleep.legacy", httpbinHere, Plain, ""), works("sleep.default", httpbinHere, MutualTLS, ""),
+				{From: "sleep.legacy", URL: "https://my-nginx.ngtest:443/ip", Body: "origin", Wire: OwnTLS}},
+		}, {
+			Name: "one workload, one port",
+			Say:  "The namespace is STRICT, port 9080 of productpage takes plain text alone; clients know.",
+			Edits: []Edit{peerAuthentication("default", "bookinfo", "{mtls: {mode: STRICT}}"),
+				peerAuthentication("productpage", "bookinfo", `{selector: {matchLabels: {app: productpage}}, mtls: {mode: STRICT}, portLevelMtls: {"9080": {mode: DISABLE}}}`)},
+			Calls: []Call{
+				refused("sleep.legacy", productpageOther, ""),
+				refused("sleep.legacy", details, ""),
+				works("sleep.legacy", productpage, Plain, ""),
+				works("sleep.default", productpage, Plain, ""),
+				works("sleep.default", productpageOther, MutualTLS, ""),
+			},
+		}, {
+			Name: "a rule that contradicts",
+			Say:  "DISABLE for details, whose server is STRICT: a rule counts more than what a client would find out.",
+			Edits: []Edit{apply(`apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: details, namespace: bookinfo}
+spec:
+  host: details
+  trafficPolicy: {tls: {mode: DISABLE}}
+`)},
+			Calls: []Call{refused("sleep.default", details, "")},
+		}, {
+			Name:  "STRICT for all again",
+			Say:   "",
+			Edits: []Edit{remove("destinationrule", "details", "-n", "bookinfo"), peerAuthentication("default", "istio-system", "{mtls: {mode: STRICT}}")},
+			Calls: []Call{works("sleep.default", details, MutualTLS, ""), refused("sleep.legacy", httpbinHere, "")},
+		},
+	}
+}
