@@ -190,10 +190,11 @@ func TestEnforcement(t *testing.T) {
 	if text := must(server.text(t))(t); !strings.Contains(text, "health checks") || !strings.Contains(text, direct+" to "+e.app.Listener.Addr().String()) {
 		t.Errorf("status:\n%s", text)
 	}
-	if log := server.read(t); !strings.Contains(log, `msg="connection refused" direction=inbound`) || !strings.Contains(log, "reason=plain_text") || !strings.Contains(log, "health check let in without a certificate") {
+	if log := server.read(t); !strings.Contains(log, `msg="connection refused" direction=inbound`) || !strings.Contains(log, "reason=plain_text") || !strings.Contains(log, `fix="give the client a proxy of the mesh; or add a PeerAuthentication to namespace mesh that selects the workloads of ServiceEntry/mesh/httpbin`) || !strings.Contains(log, "health check let in without a certificate") {
 		t.Errorf("the server's log:\n%s", tail(log, 20))
 	}
-	if log := client.read(t); !strings.Contains(log, "reason=tls_refused") || !strings.Contains(log, "DestinationRule/mesh/way") || !strings.Contains(log, "fix=") {
+	if log := client.read(t); !strings.Contains(log, "reason=tls_refused") || !strings.Contains(log, `fix="add a PeerAuthentication to namespace mesh`) ||
+		!strings.Contains(log, `or set tls mode DISABLE in DestinationRule/mesh/way"`) || !strings.Contains(log, `fix="set tls mode ISTIO_MUTUAL in DestinationRule/mesh/way"`) {
 		t.Errorf("the client's log:\n%s", tail(log, 20))
 	}
 	if log := string(must(os.ReadFile(accessLog))(t)); !strings.Contains(log, "way=mtls peer=spiffe://cluster.local/ns/mesh/sa/httpbin") {

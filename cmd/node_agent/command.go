@@ -61,12 +61,12 @@ func newCommand(args []string, stdout, stderr io.Writer) *cobra.Command {
 			fmt.Fprintf(stdout, "Usage:\n  %s\n\nExamples:\n%s\n\nFlags:\n%s", asked.UseLine(), asked.Example, asked.Flags().FlagUsages())
 			return nil
 		}
-		fmt.Fprintf(stdout, "Usage:\n  node_agent [flags]\n  node_agent status [-o table|json]\n  node_agent renew\n  node_agent redirect install|remove|show\n  node_agent version\n\nExamples:\n%s\n", example)
+		fmt.Fprintf(stdout, "Usage:\n  node_agent [flags]\n  node_agent status [-o table|json]\n  node_agent renew\n  node_agent redirect install|remove|show\n  node_agent probe URL\n  node_agent version\n\nExamples:\n%s\n", example)
 		flags.Usage(stdout)
 		fmt.Fprintln(stdout, "\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong flags, variables or files that they name.")
 		return nil
 	})
-	cmd.AddCommand(newStatus(stdout), newRenew(stdout), newRedirect(stdout, stderr), &cobra.Command{Use: "version", Short: "Print the version", Example: "  node_agent version", Args: noArguments, Run: func(*cobra.Command, []string) {
+	cmd.AddCommand(newStatus(stdout), newRenew(stdout), newRedirect(stdout, stderr), newProbe(stdout), &cobra.Command{Use: "version", Short: "Print the version", Example: "  node_agent version", Args: noArguments, Run: func(*cobra.Command, []string) {
 		fmt.Fprintln(stdout, daemon.BuildVersion())
 	}})
 	flags.Complete(cmd, args, stdout, stderr)

@@ -48,11 +48,11 @@ func (k likeness) apart() time.Duration {
 }
 
 // refused tells whether a connection failed for a reason that somebody can mend:
-// that one side goes is the way of connections.
+// that one side goes is the way of connections, unless policy has it go.
 func refused(e *enforce.Event) bool {
 	switch e.Reason {
 	case enforce.ReasonNone, enforce.PeerReset, enforce.Stopped:
-		return false
+		return e.Fix != ""
 	}
 	return true
 }
