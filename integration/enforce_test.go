@@ -49,7 +49,7 @@ func newEnforced(t *testing.T) *enforced {
 // policy writes what the mesh says: the server's mode, and more documents.
 func (e *enforced) policy(t *testing.T, mode, more string) {
 	t.Helper()
-	text := fmt.Sprintf(`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: httpbin, namespace: mesh}, spec: {hosts: [httpbin.mesh], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 8000, name: http, targetPort: %d}], workloadSelector: {labels: {app: httpbin}}}}
+	text := fmt.Sprintf(`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: httpbin, namespace: mesh}, spec: {hosts: [httpbin.mesh], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 8000, name: http, protocol: HTTP, targetPort: %d}], workloadSelector: {labels: {app: httpbin}}}}
 ---
 {apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: one, namespace: mesh}, spec: {address: %s, serviceAccount: httpbin, labels: {app: httpbin, security.istio.io/tlsMode: istio}}}
 ---
