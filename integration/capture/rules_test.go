@@ -76,6 +76,12 @@ func TestOthersRules(t *testing.T) {
 	if after := here.rules(); after != before {
 		t.Errorf("%s\nafter:\n%s", before, after)
 	}
+	if said := here.run(agent, "redirect", "remove"); said != "Nothing was captured.\n" {
+		t.Error(said)
+	}
+	if said, err := here.attempt(agent, "redirect", "show"); err == nil {
+		t.Error(said)
+	}
 }
 
 // TestDrift: show tells who changed what, and install mends it. What nft saves
