@@ -12,6 +12,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -96,6 +97,9 @@ type Agent struct {
 	watched atomic.Pointer[caclient.Config]
 	rewatch chan struct{} // watched is another CA's now, or trusts other roots
 
+	reloads  sync.WaitGroup
+	reloaded chan error // how the reload under way ended
+
 	// What follows is the loop's own.
 	held       *certdir.Set
 	dialled    string // where the CA was last asked
@@ -106,6 +110,8 @@ type Agent struct {
 	owed       bool      // programs have not taken the newest set
 	owedAt     time.Time // and are told again then
 	owedFailed int
+	reloading  bool // a reload is under way
+	outrun     bool // and a newer set was installed since it began
 	last       Status
 }
 
@@ -114,7 +120,8 @@ func New(set Settings) *Agent {
 	if set.Every == 0 {
 		set.Every = time.Minute
 	}
-	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), rewatch: make(chan struct{}, 1), owed: set.Owed && set.Reload != nil}
+	a := &Agent{set: set, renew: make(chan struct{}, 1), told: make(chan caclient.Roots), rewatch: make(chan struct{}, 1),
+		reloaded: make(chan error, 1), owed: set.Owed && set.Reload != nil}
 	_ = a.load() // told when the CA is asked
 	a.tell()
 	return a
@@ -171,7 +178,10 @@ func (a *Agent) Run(ctx context.Context) {
 		defer close(watching)
 		a.watch(ctx)
 	}()
-	defer func() { <-watching }()
+	defer func() {
+		<-watching
+		a.reloads.Wait()
+	}()
 	for ctx.Err() == nil {
 		now := wall()
 		a.step(ctx, now)
@@ -189,7 +199,7 @@ func (a *Agent) step(ctx context.Context, now time.Time) {
 	if !now.Before(a.nextAsk(now)) {
 		a.obtain(ctx, now)
 	}
-	if now = wall(); a.owed && !now.Before(a.nextReload(now)) {
+	if now = wall(); a.owed && !a.reloading && !now.Before(a.nextReload(now)) {
 		a.reload(ctx)
 	}
 	a.tell()
@@ -245,7 +255,7 @@ func minTime(a, b time.Time) time.Time {
 // sleep ends when something is due, or has come, and after Every at the latest.
 func (a *Agent) sleep(ctx context.Context, now time.Time) {
 	wait := min(a.set.Every, a.nextAsk(now).Sub(now))
-	if a.owed {
+	if a.owed && !a.reloading {
 		wait = min(wait, a.nextReload(now).Sub(now))
 	}
 	timer := time.NewTimer(max(wait, 0))
@@ -256,6 +266,8 @@ func (a *Agent) sleep(ctx context.Context, now time.Time) {
 		a.hurry(wall())
 	case roots := <-a.told:
 		a.takeRoots(wall(), roots)
+	case err := <-a.reloaded:
+		a.afterReload(ctx, err)
 	case <-ctx.Done():
 	}
 }
@@ -318,21 +330,30 @@ func (a *Agent) install(now time.Time, set certdir.Set) error {
 		}
 	}
 	if a.set.Reload != nil {
-		a.owed, a.owedAt, a.owedFailed = true, now, 0
+		a.owed, a.outrun, a.owedAt, a.owedFailed = true, true, now, 0
 	}
 	return nil
 }
 
-// reload makes programs take the new set, again later if that fails.
+// reload makes programs take the new set, beside the loop: a program that hangs
+// must hold up neither renewals nor new roots.
 func (a *Agent) reload(ctx context.Context) {
-	a.beat()
-	err := a.set.Reload(ctx)
-	if err == nil {
-		a.owed, a.last.ReloadError = false, ""
-		a.owes(false)
+	a.reloading, a.outrun = true, false
+	a.reloads.Go(func() { a.reloaded <- a.set.Reload(ctx) })
+}
+
+// afterReload has programs told again: of a set that is newer than what they were
+// told of, or later if they could not be told.
+func (a *Agent) afterReload(ctx context.Context, err error) {
+	a.reloading = false
+	if ctx.Err() != nil {
 		return
 	}
-	if ctx.Err() != nil {
+	if err == nil {
+		a.last.ReloadError = ""
+		if a.owed = a.outrun; !a.owed {
+			a.owes(false)
+		}
 		return
 	}
 	a.owedFailed++

@@ -288,6 +288,47 @@ func TestReloadIsOwedOverARestart(t *testing.T) {
 	})
 }
 
+// TestReloadThatHangs: neither the loop nor what it waits for waits for it, and
+// what was installed meanwhile is told of once it has ended, once.
+func TestReloadThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		hang := make(chan struct{})
+		r.set.Owed = true
+		r.set.Reload = func(ctx context.Context) error {
+			if err := r.reload(ctx); err != nil {
+				return err
+			}
+			select {
+			case <-hang:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		last, longest := time.Now(), time.Duration(0)
+		r.set.Every = 10 * time.Second
+		r.set.Beat = func() { longest, last = max(longest, time.Since(last)), time.Now() }
+		r.holds(time.Minute)
+		r.run()
+		r.agent.Renew()
+		r.pass(time.Second)
+		if s := r.agent.Status(); s.Renewals != 1 || !s.ReloadOwed {
+			t.Errorf("told to renew: %+v", s)
+		}
+		next := catest.Root(t, time.Now(), catest.Spec{Name: "next"})
+		r.told(caclient.Roots{Certificates: []*x509.Certificate{r.root.Cert, next.Cert}})
+		r.pass(30 * time.Second)
+		if s := r.agent.Status(); s.Roots != 2 || longest > 10*time.Second || r.reloads != 1 {
+			t.Errorf("%+v; once it did not beat for %s; %d reloads", s, longest, r.reloads)
+		}
+		close(hang)
+		r.pass(time.Minute)
+		if s := r.agent.Status(); s.ReloadOwed || r.reloads != 2 {
+			t.Errorf("%+v after %d reloads", s, r.reloads)
+		}
+	})
+}
+
 // TestStorms: whoever asks for renewals without a pause gets one a second, and
 // roots that are told again cost nothing.
 func TestStorms(t *testing.T) {

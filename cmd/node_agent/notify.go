@@ -8,8 +8,8 @@ import (
 	"citadel/nodeagent"
 )
 
-// lateAfter is when a loop that has not turned is called stuck: longer than
-// asking the CA and reloading programs may take together.
+// lateAfter is when a loop that has not turned is called stuck: longer than asking
+// the CA, once by each proof, may take.
 const lateAfter = 3 * time.Minute
 
 // tellSystemd says how it goes. The unit has started when there is a certificate.
