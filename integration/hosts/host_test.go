@@ -48,7 +48,7 @@ func (h *host) plugIn() error {
 func (h *host) port() string { return fmt.Sprintf("port%d", h.number) }
 
 // boot switches the host on.
-func (h *host) boot() error { return h.Boot("../..", programs) }
+func (h *host) boot() error { return h.Boot(context.Background(), "../..", programs) }
 
 // sh runs lines of shell in the host, and returns what they print. The first
 // that fails ends them.

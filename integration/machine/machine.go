@@ -104,7 +104,7 @@ var bootScript string
 
 // Boot switches the host on, and returns when services can be started. The host
 // finds the folders in /run/test, as source and programs.
-func (m *Machine) Boot(source, programs string) error {
+func (m *Machine) Boot(ctx context.Context, source, programs string) error {
 	source, err := filepath.Abs(source)
 	if err != nil {
 		return err
@@ -131,12 +131,12 @@ func (m *Machine) Boot(source, programs string) error {
 	if err := syscall.Setpriority(syscall.PRIO_PROCESS, m.first.Process.Pid, -10); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
-	return await(context.Background(), func() (bool, error) {
+	return await(ctx, func() (bool, error) {
 		select {
 		case <-m.ended:
 			return true, fmt.Errorf("%s ended at boot", m.Name)
 		default:
-			_, err := m.Shell(context.Background(), "systemctl is-active --quiet sysinit.target")
+			_, err := m.Shell(ctx, "systemctl is-active --quiet sysinit.target")
 			return err == nil, err
 		}
 	})

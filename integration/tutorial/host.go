@@ -42,7 +42,7 @@ func (w *World) newHost(ctx context.Context) error {
 	if err := w.packages(ctx); err != nil {
 		return err
 	}
-	if err := w.host.Boot(w.checkout, w.programs()); err != nil {
+	if err := w.host.Boot(ctx, w.checkout, w.programs()); err != nil {
 		return fmt.Errorf("%w\n%s", err, w.host.Journal())
 	}
 	_, err = w.host.Shell(ctx, hostSetup)

@@ -31,7 +31,7 @@ func main() {
 	err := run(ctx, !*yes && terminal(os.Stdin))
 	stop()
 	switch {
-	case errors.Is(err, context.Canceled):
+	case err == errStopped:
 		fmt.Fprintln(os.Stderr, "demo: stopped; nothing is left behind")
 		os.Exit(130)
 	case err != nil:
@@ -39,6 +39,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// errStopped says that somebody wanted no more of it.
+var errStopped = errors.New("stopped")
 
 func terminal(file *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
@@ -58,10 +61,13 @@ func run(ctx context.Context, wait bool) (err error) {
 	fmt.Println("Mutual TLS by policy, in a cluster that is made for this and goes with it. That takes a minute:")
 	world, err := tutorial.Build(ctx, ".", dir, func(what string) { fmt.Println("  -", what) })
 	defer func() {
-		if world != nil {
-			err = errors.Join(err, world.Close())
+		if ctx.Err() != nil {
+			err = errStopped // whatever it was that was cut short
 		}
-		err = errors.Join(err, os.RemoveAll(dir))
+		if world != nil {
+			err = joined(err, world.Close())
+		}
+		err = joined(err, os.RemoveAll(dir))
 	}()
 	if err != nil {
 		return err
@@ -77,6 +83,14 @@ func run(ctx context.Context, wait bool) (err error) {
 	}
 	fmt.Println("\nThat was all of it. The cluster goes.")
 	return nil
+}
+
+// joined is errors.Join, but leaves one error as it is.
+func joined(err, more error) error {
+	if more == nil {
+		return err
+	}
+	return errors.Join(err, more)
 }
 
 // pause waits for Enter.
@@ -105,7 +119,7 @@ func (p pause) wait(ctx context.Context) error {
 	select {
 	case err := <-p.lines:
 		if errors.Is(err, io.EOF) {
-			return context.Canceled // Ctrl-D
+			return errStopped // Ctrl-D
 		}
 		return err
 	case <-ctx.Done():
