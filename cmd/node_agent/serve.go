@@ -59,7 +59,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 	settings.Held = func() (certdir.Set, error) {
 		held, err := cfg.dir.Load()
 		if err == nil {
-			p.narrow(sink)
+			p.narrow(sink.NarrowKey)
 			err = p.enforcing.hold(held)
 		}
 		return held, err
@@ -69,8 +69,8 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 }
 
 // narrow lets no more people read an adopted key than --key-mode does.
-func (p *process) narrow(sink *certdir.Sink) {
-	had, err := sink.NarrowKey()
+func (p *process) narrow(key func() (had fs.FileMode, err error)) {
+	had, err := key()
 	switch {
 	case err != nil:
 		p.log.Warn("more people can read the key than --key-mode lets, until it is renewed", "err", err, "mode", fmt.Sprintf("%#o", had), "key", p.cfg.key)
