@@ -302,7 +302,8 @@ func TestDockerfileAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"\nFROM scratch\n", "\nUSER " + user + "\n", `ENTRYPOINT ["/citadel"]`, "/" + rootsFile + "\n", "CGO_ENABLED=0", "-trimpath", "ARG TARGETARCH"} {
+	for _, want := range []string{"\nFROM scratch\n", "\nUSER " + user + "\n", `ENTRYPOINT ["/citadel"]`, "/" + rootsFile + "\n", "CGO_ENABLED=0", "-trimpath", "ARG TARGETARCH",
+		"ARG COMMIT\n", " -X citadel/cmd/internal/daemon.version=$VERSION -X citadel/cmd/internal/daemon.commit=$COMMIT\""} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the Dockerfile does not have %q", want)
 		}
