@@ -72,6 +72,7 @@ type Enforcer struct {
 	handshakes *rate.Limiter
 	open       atomic.Int64
 	plans      plans
+	ports      sync.Map // uint16: the ports of this host that Inbound serves, where no redirect leads there
 }
 
 // New returns an Enforcer without listeners.
@@ -82,6 +83,18 @@ func New(s Settings) *Enforcer {
 	e := &Enforcer{Settings: s, handshakes: rate.NewLimiter(rate.Limit(s.Limits.HandshakesPerSecond), s.Limits.HandshakesPerSecond)}
 	e.plans.policy, e.plans.addresses = s.Policy, s.Addresses
 	return e
+}
+
+// serves tells whether this host's own agent answers at an address, HOST:PORT. The
+// agent's connections to its own host are redirected to nobody: elsewhere the
+// application itself answers.
+func (e *Enforcer) serves(address string) bool {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return false
+	}
+	_, has := e.ports.Load(at.Port())
+	return has
 }
 
 // Open is the number of connections that are being served.

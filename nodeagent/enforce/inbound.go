@@ -33,6 +33,9 @@ type Port struct {
 
 // Inbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) error {
+	if p.App != "" {
+		e.ports.Store(addrPort(listener.Addr()).Port(), true)
+	}
 	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.comeIn(ctx, c, p))
 	}, func(c *net.TCPConn) {

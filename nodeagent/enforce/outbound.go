@@ -165,7 +165,7 @@ const mostHops = 3
 // take opens the connection by one hop.
 func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v *Event) (side, error) {
 	v.hop = h
-	config, err := e.clientConfig(h, unknown, to)
+	config, err := e.clientConfig(h, unknown || h.own && !e.serves(h.address), to)
 	if err != nil {
 		return side{}, err
 	}

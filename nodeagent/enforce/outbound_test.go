@@ -341,3 +341,34 @@ func TestLateAlert(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestOwnEndpoint: a host that calls itself by the service's name finds its agent
+// where that listens, and the application itself where the agent's connections
+// are not redirected.
+func TestOwnEndpoint(t *testing.T) {
+	r := newRig(t)
+	here := func(s *Settings) {
+		s.Addresses = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("127.0.0.1")} }
+	}
+	app := r.app(echo)
+	captured := r.enforcer("httpbin", here)
+	r.say(app, mode("STRICT"))
+	for _, to := range []Target{httpbin, {Addr: app.Addr(), Port: app.Port()}} {
+		if heard := r.ask(r.out(captured, to), "hello"); heard != "hello" {
+			t.Errorf("the application itself: %q", heard)
+		}
+		if e := r.event(); e.Way != WayPlain || e.Reason != "" {
+			t.Errorf("%+v", e)
+		}
+	}
+	fixed := r.enforcer("httpbin", here)
+	r.in(fixed, app, Port{}, mode("STRICT"))
+	if heard := r.ask(r.out(fixed, httpbin), "hello"); heard != "hello" {
+		t.Errorf("by its own agent: %q", heard)
+	}
+	for range 2 {
+		if e := r.event(); e.Way != WayMTLS || e.Peer != account("httpbin") {
+			t.Errorf("%+v", e)
+		}
+	}
+}

@@ -163,6 +163,13 @@ type hop struct {
 	address  string // HOST:PORT to dial
 	decision policy.Decision
 	offer    policy.Offer
+	own      bool // an address of this host
+}
+
+// is tells whether an address is this host's own.
+func (me self) is(address string) bool {
+	addr, err := netip.ParseAddr(address)
+	return err == nil && slices.Contains(me.addresses, addr.Unmap())
 }
 
 // conflict tells whether policy itself has client and server disagree.
@@ -185,7 +192,7 @@ func routeTo(s *policy.Snapshot, me self, to Target) *route {
 	r := &route{service: hostPort(server.Host, server.Port)}
 	object, _ := d.Declares()
 	if server.Endpoint != "" || object.Kind == policy.KindService && to.Addr.IsValid() && d.Uniform() {
-		r.hops = []hop{{direct, d, d.Offer()}} // whoever made the address picks the endpoint
+		r.hops = []hop{{address: direct, decision: d, offer: d.Offer(), own: to.Addr.IsValid() && slices.Contains(me.addresses, to.Addr)}} // whoever made the address picks the endpoint
 		return r
 	}
 	for _, e := range d.Endpoints() {
@@ -194,10 +201,10 @@ func routeTo(s *policy.Snapshot, me self, to Target) *route {
 		}
 		query.Server.Endpoint = e.Name
 		one := s.Resolve(query)
-		r.hops = append(r.hops, hop{hostPort(e.Address, e.Port), one, one.Offer()})
+		r.hops = append(r.hops, hop{address: hostPort(e.Address, e.Port), decision: one, offer: one.Offer(), own: me.is(e.Address)})
 	}
 	if len(r.hops) == 0 { // nobody is known: the name, or the address, must do
-		r.hops = []hop{{direct, d, d.Offer()}}
+		r.hops = []hop{{address: direct, decision: d, offer: d.Offer()}}
 	}
 	return r
 }
