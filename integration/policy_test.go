@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +50,7 @@ func (s *site) peer(t *testing.T, p *process, namespace, account string) *peer {
 	t.Helper()
 	cfg := p.api(s.roots(t))
 	cfg.Token = s.kubernetesToken(t, makeAccount(t, namespace, account))
-	cache := must(policycache.Open(func() ([]byte, error) { return nil, fs.ErrNotExist }, func([]byte) error { return nil }))(t)
+	cache := must(policycache.Open(spiffeid.ID{}, func() ([]byte, error) { return nil, fs.ErrNotExist }, func([]byte) error { return nil }))(t)
 	return &peer{cfg, cache}
 }
 
@@ -314,7 +315,7 @@ func TestAgentsSeeTheirOwn(t *testing.T) {
 }
 
 // TestHostKeepsPolicy: an agent has it from the CA, starts with it when the CA is
-// away, and without any says that it is STRICT.
+// away, and without any, or with another host's, says that it is STRICT.
 func TestHostKeepsPolicy(t *testing.T) {
 	t.Parallel()
 	s := policySite(t)
@@ -354,8 +355,15 @@ func TestHostKeepsPolicy(t *testing.T) {
 		t.Errorf("the log does not tell:\n%s", tail(log, 20))
 	}
 	a.stop(t)
-	a = newHost(t).start(t)
+	other := newHost(t)
+	if err := os.WriteFile(other.path("state", "policy"), must(os.ReadFile(h.path("state", "policy")))(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a = other.start(t)
 	shows("Policy:", "none: STRICT, and nobody to call")
+	if log := a.read(t); !strings.Contains(log, "it was told to") {
+		t.Errorf("another host's policy is not told of:\n%s", tail(log, 20))
+	}
 }
 
 // TestSiteHasPolicy: without Kubernetes, from files in the state folder.

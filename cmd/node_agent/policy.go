@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"citadel/ca/caclient"
 	"citadel/nodeagent"
@@ -42,7 +45,7 @@ type policyWatch struct {
 func (p *process) newPolicyWatch() *policyWatch {
 	kept := state{p.cfg.stateDir}
 	path := filepath.Join(kept.folder, policyName)
-	cache, err := policycache.Open(func() ([]byte, error) { return readPolicy(path) },
+	cache, err := policycache.Open(p.identity(), func() ([]byte, error) { return readPolicy(path) },
 		func(text []byte) error { return kept.write(policyName, text) })
 	w := &policyWatch{Cache: cache, p: p, again: make(chan struct{}, 1)}
 	if err != nil {
@@ -57,20 +60,42 @@ func (p *process) newPolicyWatch() *policyWatch {
 	return w
 }
 
+// identity is that of the certificate that the host has, be it expired; zero for
+// none.
+func (p *process) identity() spiffeid.ID {
+	held, err := p.cfg.dir.Load()
+	if err != nil {
+		return spiffeid.ID{} // the agent tells why when it uses them
+	}
+	return held.SVID.ID
+}
+
 // readPolicy reads a file that only this agent may have written.
 func readPolicy(path string) ([]byte, error) {
 	info, err := os.Lstat(path)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
-	case info.Mode().Perm()&0o022 != 0:
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("others may write it (mode %#o)", info.Mode().Perm())}
-	case info.Size() > longestPolicy:
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", longestPolicy)}
+	}
+	if err := ours(info, os.Geteuid()); err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return os.ReadFile(path)
+}
+
+// ours tells why a file may be another's than this user's or root's.
+func ours(info fs.FileInfo, user int) error {
+	owner := int(info.Sys().(*syscall.Stat_t).Uid)
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("is no regular file")
+	case owner != user && owner != 0:
+		return fmt.Errorf("belongs to user %d, and this agent is user %d", owner, user)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("others may write it (mode %#o)", info.Mode().Perm())
+	case info.Size() > longestPolicy:
+		return fmt.Errorf("is larger than %d bytes", longestPolicy)
+	}
+	return nil
 }
 
 // run keeps it as the CA says.

@@ -6,8 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"citadel/ca/caclient"
 	"citadel/ca/policy"
@@ -16,7 +19,7 @@ import (
 
 // TestUnreadIsTold once, for as long as it is the same, and shown.
 func TestUnreadIsTold(t *testing.T) {
-	cache, err := policycache.Open(func() ([]byte, error) { return nil, fs.ErrNotExist }, func([]byte) error { return nil })
+	cache, err := policycache.Open(spiffeid.ID{}, func() ([]byte, error) { return nil, fs.ErrNotExist }, func([]byte) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +35,39 @@ func TestUnreadIsTold(t *testing.T) {
 	}
 	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, `unread="Pod, DestinationRule"`) || strings.Count(text, "hears of all that decides about mTLS again") != 1 {
 		t.Error(text)
+	}
+}
+
+// file is what a folder says of a file.
+type file struct {
+	fs.FileInfo
+	mode  fs.FileMode
+	size  int64
+	owner uint32
+}
+
+func (f file) Mode() fs.FileMode { return f.mode }
+func (f file) Size() int64       { return f.size }
+func (f file) Sys() any          { return &syscall.Stat_t{Uid: f.owner} }
+
+// TestPolicyFileIsOurs: only this user or root can have written what counts.
+func TestPolicyFileIsOurs(t *testing.T) {
+	for _, c := range []struct {
+		file file
+		says string
+	}{
+		{file{mode: 0o600, owner: 7}, ""},
+		{file{mode: 0o644, owner: 0}, ""},
+		{file{mode: 0o600, owner: 8}, "belongs to user 8, and this agent is user 7"},
+		{file{mode: 0o620, owner: 7}, "others may write it"},
+		{file{mode: 0o602, owner: 0}, "others may write it"},
+		{file{mode: 0o600 | fs.ModeSymlink, owner: 7}, "no regular file"},
+		{file{mode: 0o600, owner: 7, size: longestPolicy + 1}, "is larger"},
+	} {
+		err := ours(c.file, 7)
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %v, want %q", c.file, err, c.says)
+		}
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"citadel/ca/caclient"
 	"citadel/ca/policy"
 	"citadel/ca/policyfeed"
@@ -58,15 +60,18 @@ type Cache struct {
 	items    map[policy.Ref]*policyfeed.Item // guarded by mu
 	snapshot *policy.Snapshot                // guarded by mu; nil while nothing is known
 	status   Status                          // guarded by mu
+	of       spiffeid.ID                     // guarded by mu: whom the CA told it; zero for who asked by a token
+	asking   spiffeid.ID                     // guarded by mu: who asks now
 	changed  chan struct{}                   // guarded by mu: closed when snapshot is another one
 	unkept   bool                            // guarded by mu: the file holds less
 	dirty    chan struct{}                   // full when unkept has just become true
 }
 
 // Open returns a cache with what load returns, which save kept: fs.ErrNotExist
-// says that there is nothing. The cache is usable when there is an error, which
+// says that there is nothing. What was told to another than self does not count:
+// each sees a policy of its own. The cache is usable when there is an error, which
 // says that there was something and it does not count.
-func Open(load func() ([]byte, error), save func([]byte) error) (*Cache, error) {
+func Open(self spiffeid.ID, load func() ([]byte, error), save func([]byte) error) (*Cache, error) {
 	c := &Cache{save: save, items: map[policy.Ref]*policyfeed.Item{}, status: Status{Source: None}, changed: make(chan struct{}), dirty: make(chan struct{}, 1)}
 	text, err := load()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -76,12 +81,15 @@ func Open(load func() ([]byte, error), save func([]byte) error) (*Cache, error) 
 	if err == nil {
 		k, err = parse(text)
 	}
+	if err == nil && k.of != self.String() {
+		err = fmt.Errorf("it was told to %q, and this host is %q", k.of, self)
+	}
 	if err != nil {
 		err = fmt.Errorf("the policy that was kept does not count: %w", err)
 		c.status.LastError = err.Error()
 		return c, err
 	}
-	c.items = k.items
+	c.items, c.of = k.items, self
 	c.snapshot = snapshotOf(k.generation, k.items)
 	c.status = Status{Source: Disk, Version: k.version, Generation: k.generation.String(), Objects: len(k.items), Updated: k.updated, Heard: k.updated}
 	return c, nil
@@ -141,6 +149,8 @@ func (c *Cache) Update(now time.Time, u caclient.PolicyUpdate) {
 	defer c.mu.Unlock()
 	items := apply(c.items, u)
 	put, gone := differ(c.items, items)
+	moved := c.of != c.asking
+	c.of = c.asking
 	same := c.snapshot != nil && c.snapshot.Generation() == u.Generation
 	switch {
 	case !same:
@@ -151,11 +161,13 @@ func (c *Cache) Update(now time.Time, u caclient.PolicyUpdate) {
 	}
 	c.items = items
 	c.status = Status{Source: CA, Version: u.Version, Generation: u.Generation.String(), Objects: len(items), Updated: now, Heard: now, Watching: true, Unread: u.Unread}
-	if same {
+	if !same {
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+	if same && !moved {
 		return
 	}
-	close(c.changed)
-	c.changed = make(chan struct{})
 	c.unkept = true
 	select {
 	case c.dirty <- struct{}{}:
@@ -171,7 +183,7 @@ func (c *Cache) Keep() error {
 		return nil
 	}
 	c.unkept = false
-	k := kept{c.snapshot.Generation(), c.status.Version, c.status.Updated, c.items} // items are replaced, never changed
+	k := kept{c.snapshot.Generation(), c.status.Version, c.of.String(), c.status.Updated, c.items} // items are replaced, never changed
 	c.mu.Unlock()
 	err := c.save(k.text())
 	if err == nil {
@@ -183,6 +195,13 @@ func (c *Cache) Keep() error {
 	err = fmt.Errorf("keep the policy: a restart will not know of it: %w", err)
 	c.status.LastError = err.Error()
 	return err
+}
+
+// ask notes who asks from now on.
+func (c *Cache) ask(self spiffeid.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asking = self
 }
 
 // Lost notes that the CA is not watched any more, and why. That a CA serves no

@@ -3,6 +3,7 @@ package policycache
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"citadel/ca/caclient"
+	"citadel/ca/catest"
 	"citadel/ca/policy"
 	"citadel/ca/policyfeed"
 )
@@ -62,7 +66,7 @@ var question = policy.Query{Client: policy.Client{Namespace: "b"}, Server: polic
 
 func open(t *testing.T, d *disk) *Cache {
 	t.Helper()
-	c, err := Open(d.load, d.save)
+	c, err := Open(spiffeid.ID{}, d.load, d.save)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +131,35 @@ func TestCacheOutlivesTheAgent(t *testing.T) {
 	}
 }
 
+// TestPolicyIsOneHosts: what was told to one is no policy of another, nor of a
+// host that is nobody yet; and who becomes another keeps it as that.
+func TestPolicyIsOneHosts(t *testing.T) {
+	now := time.Now()
+	root := catest.Root(t, now, catest.Spec{Name: "root"})
+	web, db := spiffeid.RequireFromString("spiffe://cluster.local/ns/vm/sa/web"), spiffeid.RequireFromString("spiffe://cluster.local/ns/vm/sa/db")
+	d := &disk{}
+	is := func(self spiffeid.ID) {
+		t.Helper()
+		for _, other := range []spiffeid.ID{web, db, {}} {
+			c, err := Open(other, d.load, d.save)
+			if got := c.Current() != nil; got != (other == self) || got != (err == nil) || err != nil && !strings.Contains(err.Error(), "was told to") {
+				t.Errorf("told to %q, opened by %q: %v, %v", self, other, got, err)
+			}
+		}
+	}
+	c := open(t, d)
+	for _, self := range []spiffeid.ID{web, db} { // the second hears the same
+		ctx, cancel := context.WithCancel(t.Context())
+		c.Run(ctx, Watch{Tell: func(error) {}, Config: func() (caclient.Config, bool) {
+			return caclient.Config{Certificate: &tls.Certificate{Leaf: root.Leaf(t, now, self).Cert}}, true
+		}, Policy: func(ctx context.Context, _ caclient.Config, _ caclient.PolicyHeld, told func(caclient.PolicyUpdate) error) error {
+			defer cancel()
+			return told(world(policy.Strict))
+		}})
+		is(self)
+	}
+}
+
 // TestUpdates: what goes by name, by bucket, and by a snapshot.
 func TestUpdates(t *testing.T) {
 	services := func(names ...string) (all []*policyfeed.Item) {
@@ -175,11 +208,11 @@ func TestDamagedFile(t *testing.T) {
 	for name, text := range map[string][]byte{
 		"empty": {}, "half": whole[:len(whole)/2], "a bit": bytes.Replace(whole, []byte("DISABLE"), []byte("DISABLf"), 1),
 		"cut": whole[:len(whole)-1], "garbage": []byte("xx"), "no sum": whole[:len(whole)-sumLength],
-		"another format": resummed(bytes.Replace(whole, []byte(`"format":1`), []byte(`"format":2`), 1)),
+		"another format": resummed(bytes.Replace(whole, []byte(`"format":2`), []byte(`"format":1`), 1)),
 		"one less":       resummed(bytes.Replace(whole, []byte(`"objects":3`), []byte(`"objects":4`), 1)),
 		"not decodable":  resummed(bytes.Replace(whole, []byte("DISABLE"), []byte("DISABLf"), 1)),
 	} {
-		c, err := Open(func() ([]byte, error) { return text, nil }, d.save)
+		c, err := Open(spiffeid.ID{}, func() ([]byte, error) { return text, nil }, d.save)
 		if err == nil || !strings.Contains(err.Error(), "does not count") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -310,7 +343,7 @@ func TestNotServed(t *testing.T) {
 // not at all.
 func FuzzParse(f *testing.F) {
 	d := &disk{}
-	c, err := Open(d.load, d.save)
+	c, err := Open(spiffeid.ID{}, d.load, d.save)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -319,16 +352,16 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(d.text[:len(d.text)-sumLength])
-	f.Add([]byte(`{"format":1,"generation":"v1"}`))
-	f.Add([]byte("{\"format\":1,\"generation\":\"v1\",\"objects\":1}\n3 abc\n"))
-	f.Add([]byte("{\"format\":1,\"generation\":\"v1\"}\n99999999999999999999 abc\n-1 x\n"))
+	f.Add([]byte(`{"format":2,"generation":"v1","of":"spiffe://a/b"}`))
+	f.Add([]byte("{\"format\":2,\"generation\":\"v1\",\"objects\":1}\n3 abc\n"))
+	f.Add([]byte("{\"format\":2,\"generation\":\"v1\"}\n99999999999999999999 abc\n-1 x\n"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		k, err := parse(append(bytes.Clone(body), sumOf(body)...))
 		if err != nil {
 			return
 		}
 		again, err := parse(k.text())
-		if err != nil || len(again.items) != len(k.items) || again.generation != k.generation {
+		if err != nil || len(again.items) != len(k.items) || again.generation != k.generation || again.of != k.of {
 			t.Errorf("%v: %q", err, body)
 		}
 	})

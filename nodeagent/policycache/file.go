@@ -21,6 +21,7 @@ import (
 type kept struct {
 	generation policy.Generation
 	version    string
+	of         string // the SPIFFE ID whom the CA told it
 	updated    time.Time
 	items      map[policy.Ref]*policyfeed.Item
 }
@@ -30,16 +31,17 @@ type header struct {
 	Format     int       `json:"format"`
 	Generation string    `json:"generation"`
 	Version    string    `json:"version"`
+	Of         string    `json:"of"`
 	Updated    time.Time `json:"updated"`
 	Objects    int       `json:"objects"`
 }
 
-const format = 1
+const format = 2
 
 // text is the file.
 func (k kept) text() []byte {
 	var b bytes.Buffer
-	first, _ := json.Marshal(header{format, k.generation.String(), k.version, k.updated.UTC(), len(k.items)}) // of texts and numbers: it cannot fail
+	first, _ := json.Marshal(header{format, k.generation.String(), k.version, k.of, k.updated.UTC(), len(k.items)}) // of texts and numbers: it cannot fail
 	b.Write(append(first, '\n'))
 	items := make([]*policyfeed.Item, 0, len(k.items))
 	for _, item := range k.items {
@@ -79,7 +81,7 @@ func parse(text []byte) (kept, error) {
 	if err != nil || g == policy.Auto {
 		return kept{}, errDamaged
 	}
-	k := kept{g, h.Version, h.Updated, map[policy.Ref]*policyfeed.Item{}}
+	k := kept{g, h.Version, h.Of, h.Updated, map[policy.Ref]*policyfeed.Item{}}
 	var texts [][]byte
 	for len(rest) > 0 {
 		var text []byte

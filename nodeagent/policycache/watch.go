@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
 	"citadel/ca/caclient"
 )
 
@@ -76,6 +79,7 @@ func (c *Cache) watch(ctx context.Context, w Watch, cfg caclient.Config) (told b
 		case <-attempt.Done():
 		}
 	}()
+	c.ask(identityOf(cfg))
 	err = w.Policy(attempt, cfg, c.Held(), func(u caclient.PolicyUpdate) error {
 		told = true
 		c.Update(time.Now(), u)
@@ -91,6 +95,15 @@ func (c *Cache) watch(ctx context.Context, w Watch, cfg caclient.Config) (told b
 	c.Lost(time.Now(), err)
 	w.Tell(err)
 	return told, err
+}
+
+// identityOf is who asks with a proof; zero where that is a token.
+func identityOf(cfg caclient.Config) spiffeid.ID {
+	if cfg.Certificate == nil || cfg.Certificate.Leaf == nil {
+		return spiffeid.ID{}
+	}
+	id, _ := x509svid.IDFromCert(cfg.Certificate.Leaf) // zero where there is none
+	return id
 }
 
 // keep writes the file whenever there is something new, but not all the time, and
