@@ -23,7 +23,7 @@ const (
 
 const exitCodeHelp = `  0  done; of status, check, verify and inspect: all is right; of policy: OK, valid, passed, nothing breaks
   1  what was looked at is wrong (of status, check, verify and inspect), or could not be read; of policy: it is not so
-  2  the command line or the kubeconfig is wrong
+  2  the command line or the kubeconfig is wrong; of policy: the mesh config cannot be read
   3  a file, Secret, namespace or join token that was named does not exist; of policy: a client or server
   4  permission was denied (of status, check and policy: for a part, and nothing wrong was found)
   5  the API server could not be reached, or could not answer now

@@ -33,16 +33,21 @@ func readAll(r io.Reader, name string) ([]byte, error) {
 	return text, nil
 }
 
-// readInput reads standard input, for as long as ctx lives. A read that ctx
-// leaves behind ends with the process.
+// readInput reads standard input, for as long as ctx lives.
 func readInput(ctx context.Context, stdin io.Reader, name string) ([]byte, error) {
+	return readWhile(ctx, func() ([]byte, error) { return readAll(stdin, name) })
+}
+
+// readWhile reads for as long as ctx lives. A read that ctx leaves behind ends
+// with the process.
+func readWhile(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	type result struct {
 		text []byte
 		err  error
 	}
 	done := make(chan result, 1)
 	go func() {
-		text, err := readAll(stdin, name)
+		text, err := read()
 		done <- result{text, err}
 	}()
 	select {

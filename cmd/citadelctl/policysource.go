@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -182,24 +181,4 @@ func readMost(r io.Reader, name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d MiB", strings.TrimPrefix(name, "./"), policy.MaxInput>>20)
 	}
 	return policy.Dense(name, text)
-}
-
-// readWhile reads for as long as ctx lives. A read that ctx leaves behind ends
-// with the process.
-func readWhile(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
-	type result struct {
-		text []byte
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		text, err := read()
-		done <- result{text, err}
-	}()
-	select {
-	case r := <-done:
-		return r.text, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
