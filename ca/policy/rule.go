@@ -8,16 +8,15 @@ import (
 // rule is a DestinationRule, prepared for look-ups.
 type rule struct {
 	*DestinationRule
-	host       string   // in full
-	exportTo   []string // sorted, "." written out; empty for none
-	chooses    pairs    // its clients; nil for all
-	invalid    [2]bool  // in V1Alpha1, in V1
-	oldPrivate bool     // V1Alpha1 reads the first entry alone
+	host     string   // in full
+	exportTo []string // sorted, "." written out; empty for none
+	chooses  pairs    // its clients; nil for all
+	invalid  [2]bool  // in V1Alpha1, in V1
 }
 
 func newRule(o Object) *rule {
 	r := &rule{DestinationRule: o.(*DestinationRule)}
-	r.host = expand(r.Spec.Host, r.Namespace)
+	r.host = r.FullHost()
 	for _, e := range r.Spec.ExportTo {
 		if e == "." {
 			e = r.Namespace
@@ -28,7 +27,6 @@ func newRule(o Object) *rule {
 	if r.Spec.WorkloadSelector != nil {
 		r.chooses = newPairs(r.Spec.WorkloadSelector.MatchLabels)
 	}
-	r.oldPrivate = len(r.Spec.ExportTo) > 0 && r.Spec.ExportTo[0] == "."
 	r.invalid = [2]bool{!sound(Validate(V1Alpha1, r.DestinationRule)), !sound(Validate(V1, r.DestinationRule))}
 	return r
 }
@@ -47,9 +45,26 @@ func (r *rule) exports(namespace string) bool {
 	return len(r.exportTo) == 0 || slices.Contains(r.exportTo, "*") || slices.Contains(r.exportTo, namespace)
 }
 
-// private tells whether a rule is for its own namespace alone, as of today.
-func (r *rule) private(m *mesh) bool {
-	return r.Spec.WorkloadSelector != nil || len(r.exportTo) == 0 && m.private || len(r.exportTo) == 1 && r.exportTo[0] == r.Namespace
+// FullHost is the rule's host, a short name in full.
+func (r *DestinationRule) FullHost() string { return expand(r.Spec.Host, r.Namespace) }
+
+// MatchHost tells whether a host is that of a rule, or below its wildcard.
+func MatchHost(pattern, host string) bool {
+	suffix, wildcard := strings.CutPrefix(pattern, "*")
+	return pattern == host || wildcard && strings.HasSuffix(host, suffix)
+}
+
+// Private tells whether a rule is for its own namespace alone, by generation and
+// mesh config of the Snapshot.
+func (s *Snapshot) Private(r *DestinationRule) bool {
+	exportTo := r.Spec.ExportTo
+	switch {
+	case len(exportTo) == 0 && s.mesh.private:
+		return true
+	case s.generation == V1Alpha1: // reads the first entry alone
+		return len(exportTo) > 0 && exportTo[0] == "."
+	}
+	return r.Spec.WorkloadSelector != nil || len(exportTo) == 1 && (exportTo[0] == "." || exportTo[0] == r.Namespace)
 }
 
 // scope is one step of the search for a rule.
@@ -83,16 +98,15 @@ func (c *call) scopes() [3]scope {
 // visible tells whether a step looks at a rule at all.
 func (c *call) visible(r *rule, of scopeKind) bool {
 	if c.s.generation == V1Alpha1 {
-		private := r.oldPrivate || len(r.exportTo) == 0 && c.s.mesh.private
-		return !r.invalid[0] && (of == scopeLocal || of == scopeExported && !private)
+		return !r.invalid[0] && (of == scopeLocal || of == scopeExported && !c.s.Private(r.DestinationRule))
 	}
 	switch of {
 	case scopeLocal:
 		return !r.invalid[1] && r.exports(r.Namespace)
 	case scopeExported:
-		return !r.invalid[1] && !r.private(&c.s.mesh)
+		return !r.invalid[1] && !c.s.Private(r.DestinationRule)
 	case scopePrivate:
-		return !r.invalid[1] && r.private(&c.s.mesh)
+		return !r.invalid[1] && c.s.Private(r.DestinationRule)
 	}
 	return false
 }

@@ -1,5 +1,7 @@
 package policy
 
+import "maps"
+
 // DestinationRule is networking.istio.io/v1alpha3, v1beta1 and v1.
 type DestinationRule struct {
 	_    struct{} `ignored:"apiVersion kind status"`
@@ -197,6 +199,17 @@ type WorkloadEntry struct {
 
 // Ref implements Object.
 func (e *WorkloadEntry) Ref() Ref { return Ref{KindWorkloadEntry, e.Namespace, e.Name} }
+
+// AllLabels are those of the object and of its spec, which count before them. The
+// map is not the caller's to change.
+func (e *WorkloadEntry) AllLabels() map[string]string {
+	if len(e.Labels) == 0 {
+		return e.Spec.Labels
+	}
+	all := maps.Clone(e.Labels)
+	maps.Copy(all, e.Spec.Labels)
+	return all
+}
 
 // WorkloadEntrySpec is what the resolver reads of a workload outside of
 // Kubernetes. It has a sidecar when its labels say security.istio.io/tlsMode:

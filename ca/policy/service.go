@@ -146,14 +146,14 @@ func entryService(e *ServiceEntry, host string) *service {
 		s.selector = newPairs(e.Spec.WorkloadSelector.Labels)
 	}
 	for i := range e.Spec.Endpoints {
-		s.inline = append(s.inline, entryWorkload(Ref{}, &e.Spec.Endpoints[i], nil))
+		s.inline = append(s.inline, entryWorkload(Ref{}, &e.Spec.Endpoints[i], e.Spec.Endpoints[i].Labels))
 	}
 	return s
 }
 
 func newWorkload(o Object) *workload {
 	if e, is := o.(*WorkloadEntry); is {
-		return entryWorkload(e.Ref(), &e.Spec, e.Labels)
+		return entryWorkload(e.Ref(), &e.Spec, e.AllLabels())
 	}
 	p := o.(*Pod)
 	w := &workload{ref: p.Ref(), name: p.Name, labels: p.Labels, sidecar: p.Sidecar(), labelled: speaksMTLS(p.Labels),
@@ -167,13 +167,6 @@ func newWorkload(o Object) *workload {
 // entryWorkload is a workload outside of Kubernetes: that it has a sidecar is
 // known from its label alone.
 func entryWorkload(ref Ref, e *WorkloadEntrySpec, labels map[string]string) *workload {
-	if len(e.Labels) > 0 {
-		labels = maps.Clone(labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		maps.Copy(labels, e.Labels)
-	}
 	w := &workload{ref: ref, name: cmp.Or(ref.Name, e.Address), labels: labels, sidecar: speaksMTLS(labels), labelled: speaksMTLS(labels),
 		account: cmp.Or(e.ServiceAccount, "default"), addresses: []string{e.Address}}
 	for _, name := range slices.Sorted(maps.Keys(e.Ports)) {

@@ -55,6 +55,9 @@ func ValidateMeshConfig(g Generation, file string, text []byte) []Problem {
 	return problems
 }
 
+// Valid tells whether an object is used at all: Validate finds no error.
+func Valid(g Generation, o Object) bool { return sound(Validate(g, o)) }
+
 // sound tells whether none of the problems is an error.
 func sound(problems []Problem) bool {
 	return !slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })

@@ -150,7 +150,7 @@ func (s *State) take(c Change) (put []policy.Object, gone []policy.Ref) {
 	for _, o := range c.Put {
 		if mesh, is := o.(*policy.MeshConfig); is {
 			problems := policy.Validate(s.Asked, mesh)
-			if i := slices.IndexFunc(problems, isError); i >= 0 {
+			if i := slices.IndexFunc(problems, func(p policy.Problem) bool { return !p.Warning }); i >= 0 {
 				s.broken[o.Ref()] = problems[i].Error()
 				continue
 			}

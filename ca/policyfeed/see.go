@@ -16,7 +16,7 @@ type seer struct {
 	*space
 	viewer string
 	scope  scope
-	config *policy.MeshConfig
+	state  *State
 	named  bool // the answer is for this viewer alone
 
 	hosts     []string // of what is exported
@@ -26,7 +26,7 @@ type seer struct {
 }
 
 // seenBy is the part of a namespace that another, or itself, sees.
-func (sp *space) seenBy(viewer string, at scope, config *policy.MeshConfig) *part {
+func (sp *space) seenBy(viewer string, at scope, state *State) *part {
 	if sp.name == viewer {
 		return &part{sp, at, sp.items}
 	}
@@ -38,7 +38,7 @@ func (sp *space) seenBy(viewer string, at scope, config *policy.MeshConfig) *par
 	if sp.public != nil && sp.public.scope == at {
 		return sp.public
 	}
-	s := seer{space: sp, viewer: viewer, scope: at, config: config, services: map[string]bool{}, selectors: map[[2]string][]map[string]string{}, seen: map[policy.Ref]*Item{}}
+	s := seer{space: sp, viewer: viewer, scope: at, state: state, services: map[string]bool{}, selectors: map[[2]string][]map[string]string{}, seen: map[policy.Ref]*Item{}}
 	s.see()
 	p := &part{sp, at, s.seen}
 	if !s.named {
@@ -73,7 +73,7 @@ func (s *seer) see() {
 		case *policy.Pod:
 			s.keep(ref, item, s.chosen(o.Labels))
 		case *policy.WorkloadEntry:
-			s.keep(ref, item, s.chosen(both(o.Labels, o.Spec.Labels)))
+			s.keep(ref, item, s.chosen(o.AllLabels()))
 		case *policy.Policy:
 			s.policy(ref, item, o)
 		case *policy.DestinationRule:
@@ -82,7 +82,7 @@ func (s *seer) see() {
 	}
 	for ref, item := range s.items { // once the workloads are known
 		if p, is := item.Object.(*policy.PeerAuthentication); is {
-			s.keep(ref, item, s.speaks(p) && valid(policy.V1, p))
+			s.keep(ref, item, s.speaks(p) && policy.Valid(policy.V1, p))
 		}
 	}
 }
@@ -101,14 +101,14 @@ func (s *seer) service(ref policy.Ref, item *Item) {
 		if text := strings.TrimSpace(o.Annotations[exportAnnotation]); text != "" {
 			exportTo = strings.Split(text, ",")
 		}
-		if s.exported(exportTo, s.config.ServiceExportTo) {
+		if s.exported(exportTo, s.state.config().ServiceExportTo) {
 			s.services[o.Name] = true
 			s.hosts = append(s.hosts, o.Name+"."+o.Namespace+".svc."+policy.ClusterDomain)
 			s.selects(o.Spec.Selector)
 			s.seen[ref] = item
 		}
 	case *policy.ServiceEntry:
-		if s.exported(o.Spec.ExportTo, s.config.ServiceExportTo) {
+		if s.exported(o.Spec.ExportTo, s.state.config().ServiceExportTo) {
 			s.hosts = append(s.hosts, o.Spec.Hosts...)
 			if o.Spec.WorkloadSelector != nil {
 				s.selects(o.Spec.WorkloadSelector.Labels)
@@ -169,17 +169,6 @@ func in(selector, labels map[string]string) bool {
 	return true
 }
 
-// both are the labels of a WorkloadEntry: its spec's count.
-func both(a, b map[string]string) map[string]string {
-	all := map[string]string{}
-	for _, labels := range []map[string]string{a, b} {
-		for k, v := range labels {
-			all[k] = v
-		}
-	}
-	return all
-}
-
 // speaks tells whether a PeerAuthentication says something of a workload that
 // the viewer may call, or of the whole mesh.
 func (s *seer) speaks(p *policy.PeerAuthentication) bool {
@@ -197,7 +186,7 @@ func (s *seer) speaks(p *policy.PeerAuthentication) bool {
 				return true
 			}
 		case *policy.WorkloadEntry:
-			if in(p.Spec.Selector.MatchLabels, both(o.Labels, o.Spec.Labels)) {
+			if in(p.Spec.Selector.MatchLabels, o.AllLabels()) {
 				return true
 			}
 		case *policy.ServiceEntry: // endpoints of its own
@@ -224,7 +213,7 @@ func (s *seer) policy(ref policy.Ref, item *Item, p *policy.Policy) {
 	}
 	less := *p
 	less.Spec.Targets = slices.DeleteFunc(slices.Clone(p.Spec.Targets), hidden)
-	if len(less.Spec.Targets) > 0 && valid(policy.V1Alpha1, &less) == valid(policy.V1Alpha1, p) {
+	if len(less.Spec.Targets) > 0 && policy.Valid(policy.V1Alpha1, &less) == policy.Valid(policy.V1Alpha1, p) {
 		s.seen[ref] = &Item{Object: &less}
 	}
 }
@@ -233,7 +222,7 @@ func (s *seer) policy(ref policy.Ref, item *Item, p *policy.Policy) {
 // is for a third namespace hides less specific ones all the same: its host is
 // kept, and what it says is not.
 func (s *seer) rule(ref policy.Ref, item *Item, r *policy.DestinationRule) {
-	if s.private(r) || !valid(s.scope.generation, r) || s.name != s.scope.root && !s.matches(r) {
+	if s.state.Snapshot.Private(r) || !policy.Valid(s.scope.generation, r) || s.name != s.scope.root && !s.matches(r) {
 		return
 	}
 	if s.scope.generation == policy.V1 && !s.exported(r.Spec.ExportTo, nil) {
@@ -243,34 +232,8 @@ func (s *seer) rule(ref policy.Ref, item *Item, r *policy.DestinationRule) {
 	s.seen[ref] = item
 }
 
-// private tells whether a rule is for its own namespace alone.
-func (s *seer) private(r *policy.DestinationRule) bool {
-	exportTo := r.Spec.ExportTo
-	if s.scope.generation == policy.V1Alpha1 { // reads the first entry alone
-		if len(exportTo) == 0 {
-			exportTo = s.config.RuleExportTo
-		}
-		return len(exportTo) > 0 && exportTo[0] == "."
-	}
-	if len(exportTo) == 0 {
-		return r.Spec.WorkloadSelector != nil || slices.Contains(s.config.RuleExportTo, ".")
-	}
-	return r.Spec.WorkloadSelector != nil || len(exportTo) == 1 && (exportTo[0] == "." || exportTo[0] == s.name)
-}
-
 // matches tells whether a rule's host is one that the viewer may call.
 func (s *seer) matches(r *policy.DestinationRule) bool {
-	host := r.Spec.Host
-	if !strings.HasPrefix(host, "*") && !strings.Contains(host, ".") {
-		host += "." + s.name + ".svc." + policy.ClusterDomain
-	}
-	suffix, wildcard := strings.CutPrefix(host, "*")
-	return slices.ContainsFunc(s.hosts, func(h string) bool { return h == host || wildcard && strings.HasSuffix(h, suffix) })
+	of := r.FullHost()
+	return slices.ContainsFunc(s.hosts, func(h string) bool { return policy.MatchHost(of, h) })
 }
-
-// valid tells whether an object is used at all.
-func valid(g policy.Generation, o policy.Object) bool {
-	return !slices.ContainsFunc(policy.Validate(g, o), isError)
-}
-
-func isError(p policy.Problem) bool { return !p.Warning }

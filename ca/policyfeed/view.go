@@ -80,7 +80,7 @@ func (s *State) view(namespace string, last *View) *View {
 				continue
 			}
 		}
-		if p := space.seenBy(namespace, at, config); len(p.items) > 0 {
+		if p := space.seenBy(namespace, at, s); len(p.items) > 0 {
 			v.parts[name] = p
 		}
 	}

@@ -143,8 +143,7 @@ func (w *World) defines(host, subset string) bool {
 		if !is || !slices.ContainsFunc(r.Spec.Subsets, func(s policy.Subset) bool { return s.Name == subset }) {
 			continue
 		}
-		of := inFull(r)
-		if suffix, wild := strings.CutPrefix(of, "*"); of == host || wild && strings.HasSuffix(host, suffix) {
+		if policy.MatchHost(r.FullHost(), host) {
 			return true
 		}
 	}

@@ -29,7 +29,7 @@ func (t *target) originate(tls policy.TLS) (all []candidate) {
 		all = append(all, candidate{text: text, weakens: weakens, edits: []edit{e}, narrow: narrow})
 	}
 	rule, _ := t.w.objects[t.d.ClientBy.Ref].(*policy.DestinationRule)
-	exact := rule != nil && inFull(rule) == t.host()
+	exact := rule != nil && rule.FullHost() == t.host()
 	if exact {
 		for _, e := range t.editRule(rule, tls) {
 			add(true, e)
@@ -57,14 +57,6 @@ func (t *target) bare() (bare, all int) {
 		}
 	}
 	return bare, len(endpoints)
-}
-
-// inFull is a rule's host, a short name in full.
-func inFull(r *policy.DestinationRule) string {
-	if strings.ContainsAny(r.Spec.Host, ".*") {
-		return r.Spec.Host
-	}
-	return r.Spec.Host + "." + r.Namespace + ".svc." + policy.ClusterDomain
 }
 
 // newRule is a rule for the host, or for its port alone.

@@ -114,11 +114,7 @@ func asWorkload(o policy.Object) (workload, bool) {
 	case *policy.Pod:
 		return workload{o.Ref(), cmp.Or(o.Spec.ServiceAccountName, "default"), o.Sidecar(), o.Labels}, !o.Status.Phase.Ended()
 	case *policy.WorkloadEntry:
-		labels := maps.Clone(o.Labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		maps.Copy(labels, o.Spec.Labels)
+		labels := o.AllLabels()
 		return workload{o.Ref(), cmp.Or(o.Spec.ServiceAccount, "default"), labels["security.istio.io/tlsMode"] == "istio", labels}, true
 	}
 	return workload{}, false
