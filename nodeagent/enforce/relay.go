@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // Most connections are idle for most of their time, and hold the small buffer
@@ -54,18 +55,33 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 		}
 	}()
 	if fromA, err = carry(b, a); err != nil {
+		if isWrite(err) { // b is gone, and may have said why
+			select {
+			case <-done:
+			case <-time.After(lastWord):
+			}
+		}
 		cut()
 	}
 	<-done
 	a.tcp.Close()
 	b.tcp.Close()
-	if errors.Is(err, net.ErrClosed) || err == nil { // the other direction has the cause
+	if errors.Is(err, net.ErrClosed) || err == nil || isAlert(back) { // the other direction has the cause
 		err = errors.Join(back)
 	}
 	if ctx.Err() != nil {
 		err = errStopped
 	}
 	return fromA, fromB, err
+}
+
+// lastWord is how long it may take to read what a side has said that is gone: it
+// has come already, and an error is behind it.
+const lastWord = time.Second
+
+func isWrite(err error) bool {
+	op, is := errors.AsType[*net.OpError](err)
+	return is && op.Op == "write"
 }
 
 var errStopped = errors.New("the agent stopped before the connection ended")
