@@ -158,6 +158,17 @@ func (e *Enforcer) accept(ctx context.Context, listener net.Listener, take func(
 	}
 }
 
+// aside does what needs a deep stack, as a handshake does: a stack that has grown
+// stays with its goroutine, and those of connections live long.
+func aside(do func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	<-done
+}
+
 // reset ends a connection so that the other side sees that it was cut.
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)

@@ -173,7 +173,9 @@ func (in *incoming) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
 	began := time.Now()
-	conn, err := shake()
+	var conn *tls.Conn
+	var err error
+	aside(func() { conn, err = shake() })
 	in.event.Handshake = time.Since(began)
 	if err != nil {
 		return side{}, in.silence(err)

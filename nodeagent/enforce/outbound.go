@@ -183,7 +183,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 	}
 	conn, began := tls.Client(tcp, config), time.Now()
 	within(tcp, e.Limits.Dial)
-	err = conn.HandshakeContext(ctx)
+	aside(func() { err = conn.HandshakeContext(ctx) })
 	v.Handshake = time.Since(began)
 	if err != nil {
 		reset(tcp)
