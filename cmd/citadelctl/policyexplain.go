@@ -183,8 +183,8 @@ func writeFix(w io.Writer, fix *mesh.Fix) (err error) {
 	fmt.Fprintf(w, "\nFix: %s.\n", printable(fix.Text))
 	for _, c := range fix.Changes {
 		_, err = fmt.Fprintf(w, "  %s\n", printable(c.Command))
-		if c.Patch != "" && c.Object == policy.KindMeshConfig.String() {
-			_, err = fmt.Fprintf(w, "  # so that its mesh config has: %s\n", printable(c.Patch))
+		if c.Line != "" {
+			_, err = fmt.Fprintf(w, "  # so that the text of its key mesh has this line, in place of that of the same key:\n  %s\n", printable(c.Line))
 		}
 	}
 	for _, pair := range fix.Breaks {

@@ -44,7 +44,10 @@ type Change struct {
 	YAML string `json:"yaml,omitempty"`
 	// Patch is, of an edit, a JSON patch (RFC 6902), or where PatchType is merge a
 	// merge patch (RFC 7396); of the mesh config, to the text in the ConfigMap.
-	Patch     string `json:"patch,omitempty"`
+	Patch string `json:"patch,omitempty"`
+	// Line is, of the mesh config, the line that its YAML is to have: it stands as
+	// text in a ConfigMap, where no patch reaches.
+	Line      string `json:"line,omitempty"`
 	PatchType string `json:"patchType,omitempty"`
 	// Command applies it.
 	Command string `json:"command"`
@@ -80,7 +83,8 @@ func (e edit) change() (Change, error) {
 	c.Patch = string(text)
 	if e.ref.Kind == policy.KindMeshConfig {
 		c.Command = "kubectl -n istio-system edit configmap istio"
-		return c, nil
+		c.Line, err = e.line()
+		return c, err
 	}
 	c.Command = "kubectl patch " + resources[e.ref.Kind] + " " + e.ref.Name
 	if e.ref.Namespace != "" {
@@ -88,6 +92,18 @@ func (e edit) change() (Change, error) {
 	}
 	c.Command += " --type " + c.PatchType + " -p " + quote(c.Patch)
 	return c, nil
+}
+
+// line is an edit of one key of the mesh config. JSON is YAML.
+func (e edit) line() (string, error) {
+	if len(e.ops) != 1 || len(e.ops[0].path) != 1 {
+		return "", fmt.Errorf("write the line of %s: it is not one key", e.ref)
+	}
+	value, err := json.Marshal(e.ops[0].value)
+	if err != nil {
+		return "", fmt.Errorf("write the line of %s: %w", e.ref, err)
+	}
+	return e.ops[0].path[0] + ": " + string(value), nil
 }
 
 // patch is the edit as a JSON patch.

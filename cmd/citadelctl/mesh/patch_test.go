@@ -13,6 +13,9 @@ import (
 // code that made it.
 func patched(t *testing.T, w *World, c Change) policy.Object {
 	t.Helper()
+	if c.Object == policy.KindMeshConfig.String() {
+		return relined(t, w, c)
+	}
 	var ref policy.Ref
 	for known := range w.objects {
 		if known.String() == c.Object {
@@ -50,6 +53,30 @@ func patched(t *testing.T, w *World, c Change) policy.Object {
 		root = add(t, root, strings.Split(o.Path, "/")[1:], o.Value)
 	}
 	return read(t, c, root)
+}
+
+// relined puts the line of a change into the text of the mesh config, as a person
+// does in an editor.
+func relined(t *testing.T, w *World, c Change) policy.Object {
+	t.Helper()
+	text := ""
+	key, _, _ := strings.Cut(c.Line, ":")
+	if o := w.objects[policy.Ref{Kind: policy.KindMeshConfig}]; o != nil {
+		for name, value := range policy.Fields(o) {
+			line, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name != key {
+				text += name + ": " + string(line) + "\n"
+			}
+		}
+	}
+	config, err := policy.DecodeMeshConfig("", []byte(text+c.Line+"\n"))
+	if err != nil {
+		t.Fatalf("%s: %v", c.Line, err)
+	}
+	return config
 }
 
 // merge is RFC 7396, but for null, which nothing here writes.
