@@ -69,6 +69,9 @@ func (w *policyFiles) look() error {
 	found := map[policy.Ref]bool{}
 	for _, name := range names {
 		text, _, err := folder.read(name)
+		if err == nil {
+			text, err = policy.Dense(folder.name(name), text)
+		}
 		if err != nil {
 			return err
 		}

@@ -91,4 +91,10 @@ func TestWatchPolicy(t *testing.T) {
 	if len(told) != 2 || !strings.Contains(told[1], "PeerAuthentication/a/p is there twice") {
 		t.Errorf("told %v", told)
 	}
+	write("b.yaml", strings.Repeat("--- 1\n", policy.MaxDocuments+1))
+	until("a file of too many documents is told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) == 3 && strings.Contains(told[2], "has more than")
+	})
 }
