@@ -186,7 +186,7 @@ func (c *config) checkAgent() {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
 		c.flags.Problem("log-level", "%q: use debug, info, warn or error", c.logLevel)
 	}
-	if c.enforce != nil && !c.policy {
+	if c.enforces && !c.policy {
 		c.flags.Problem("policy", "is off, and key enforce of the configuration file needs it: without policy nobody could be called")
 	}
 	if len(c.socket) > longestSocket {

@@ -63,7 +63,7 @@ func (o *options) readEnforce(file string, value *yaml.Node) {
 	for _, problem := range problems {
 		o.flags.Report(problem)
 	}
-	o.enforce = read
+	o.enforces, o.enforce = true, read
 }
 
 // parseEnforce reads what stands under the key. It is pure: the listeners are

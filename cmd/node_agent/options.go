@@ -20,6 +20,7 @@ type options struct {
 	fingerprints string
 
 	joinFile  string
+	adoptFrom string
 	tokenFile string
 
 	key, chain, root string
@@ -48,7 +49,8 @@ type options struct {
 	logLevel       string
 	logAsJSON      bool
 
-	enforce *enforcement // nil unless the file has the key
+	enforces bool         // the file has the key
+	enforce  *enforcement // what it says; nil also where that is wrong
 }
 
 // The places that the unit of systemd/ has too.
@@ -87,6 +89,7 @@ func (o *options) fileFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.key, "key", certsFolder+"/key.pem", "`file` of the private key (environment CERTS_DIR names another folder for all three)")
 	f.StringVar(&o.chain, "cert-chain", certsFolder+"/cert-chain.pem", "`file` of the certificate and its issuers")
 	f.StringVar(&o.root, "root-cert", certsFolder+"/root-cert.pem", "`file` of the roots")
+	f.StringVar(&o.adoptFrom, "adopt-from", "", "`folder` of key.pem, cert-chain.pem and root-cert.pem, as a mounted Secret istio.<service account>, to begin with while those files are not there")
 	f.StringVar(&o.owner, "owner", "", "`user` who owns the files; empty: who runs the agent")
 	f.StringVar(&o.group, "group", "", "`group` of the files; empty: that of who runs the agent")
 	f.StringVar(&o.keyMode, "key-mode", "0600", "mode of the key's file, at most 0640")
