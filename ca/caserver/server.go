@@ -158,8 +158,7 @@ func New(set Settings) (*Server, error) {
 		grpc.MaxConcurrentStreams(set.Limits.Streams),
 		grpc.MaxHeaderListSize(maxMessage),
 		grpc.WriteBufferSize(writeBuffer),
-		grpc.ReadBufferSize(0),  // TLS has a buffer already
-		grpc.HeaderTableSize(0), // a watch has headers once: what they were need not be remembered
+		grpc.ReadBufferSize(0), // TLS has a buffer already
 		// Windows that do not grow need no pings to measure the way, and hold the
 		// largest message.
 		grpc.StaticStreamWindowSize(maxMessage), grpc.StaticConnWindowSize(maxMessage),
