@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type enforcing struct {
 	connections *connectionLog
 	counts      *connectionCounts
 	closeLog    func() error
+	unlisted    atomic.Bool // the log knows that the host's addresses are not known
 }
 
 // newEnforcing opens what the configuration names: connections that come before
@@ -164,8 +166,8 @@ func (e *enforcing) observe(event enforce.Event) {
 func (e *enforcing) addresses() []netip.Addr {
 	all := e.cfg.addresses
 	found, err := net.InterfaceAddrs()
-	if err != nil {
-		e.log.Warn("the addresses of this host cannot be listed", "err", err)
+	if err != nil && !e.unlisted.Swap(true) {
+		e.log.Warn("the addresses of this host cannot be listed: name those that policy knows it by in enforce.addresses", "err", err)
 	}
 	for _, a := range found {
 		if network, is := a.(*net.IPNet); is {
