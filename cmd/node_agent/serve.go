@@ -56,14 +56,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 		p.enforcing.counts.register(p.metrics.registry, p.enforcing.enforcer.Open)
 		settings.Sinks = append(settings.Sinks, p.enforcing.credentials)
 	}
-	settings.Held = func() (certdir.Set, error) {
-		held, err := cfg.dir.Load()
-		if err == nil {
-			p.narrow(sink.NarrowKey)
-			err = p.enforcing.hold(held)
-		}
-		return held, err
-	}
+	settings.Held = func() (certdir.Set, error) { return p.held(sink) }
 	p.agent = nodeagent.New(settings)
 	return p.run(ctx)
 }
