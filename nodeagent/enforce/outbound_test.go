@@ -362,7 +362,8 @@ func TestOwnEndpoint(t *testing.T) {
 		}
 	}
 	fixed := r.enforcer("httpbin", here)
-	r.in(fixed, app, Port{}, mode("STRICT"))
+	at := r.in(fixed, app, Port{}, mode("STRICT"))
+	waitFor(t, func() bool { return fixed.serves(at.String()) })
 	if heard := r.ask(r.out(fixed, httpbin), "hello"); heard != "hello" {
 		t.Errorf("by its own agent: %q", heard)
 	}

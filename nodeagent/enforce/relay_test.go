@@ -206,7 +206,7 @@ func TestLimits(t *testing.T) {
 	r.event()
 	// handshakes
 	r.say(at, mode("STRICT"))
-	through := r.out(r.enforcer("sleep", func(s *Settings) { s.Observe = func(Event) {} }), httpbin)
+	through := r.out(r.enforcer("sleep", func(s *Settings) { s.Observe, s.Limits = func(Event) {}, DefaultLimits }), httpbin)
 	refused := 0
 	for range 5 {
 		r.ask(through, "hello")
