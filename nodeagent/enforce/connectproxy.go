@@ -38,14 +38,15 @@ const longestConnect = 8 << 10
 // askConnect reads the client's request; what it said beyond is first. answer is
 // not nil where the request cannot be served.
 func askConnect(c io.Reader) (to Target, first []byte, answer *proxyAnswer) {
-	limited := &io.LimitedReader{R: c, N: longestConnect}
+	noted := &notedReader{Reader: c}
+	limited := &io.LimitedReader{R: noted, N: longestConnect}
 	buffer := bufio.NewReaderSize(limited, longestConnect)
 	request, err := http.ReadRequest(buffer)
 	switch {
 	case err != nil && limited.N == 0 && buffer.Buffered() == 0:
 		return Target{}, nil, refuseConnect(http.StatusRequestHeaderFieldsTooLarge, "the head of a request has more than %d bytes", longestConnect)
-	case err != nil && (isTimeout(err) || isEnd(err)):
-		return Target{}, nil, &proxyAnswer{status: http.StatusRequestTimeout, kind: "http_request_error", cause: unsaid(err)}
+	case err != nil && noted.err != nil: // what there was of a line was read as one
+		return Target{}, nil, &proxyAnswer{status: http.StatusRequestTimeout, kind: "http_request_error", cause: unsaid(noted.err)}
 	case err != nil:
 		return Target{}, nil, refuseConnect(http.StatusBadRequest, "no HTTP request: %w", err)
 	case request.Method != http.MethodConnect:
@@ -58,6 +59,19 @@ func askConnect(c io.Reader) (to Target, first []byte, answer *proxyAnswer) {
 	}
 	first, _ = buffer.Peek(buffer.Buffered()) // what is there does not fail
 	return to, first, nil
+}
+
+// notedReader remembers why there was no more to read.
+type notedReader struct {
+	io.Reader
+	err error
+}
+
+// Read is of io.Reader.
+func (r *notedReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	r.err = err
+	return n, err
 }
 
 // proxyAnswer is why a request is not served.

@@ -43,8 +43,9 @@ func TestConnect(t *testing.T) {
 		"a URL":               {"CONNECT http://a:80 HTTP/1.1\r\n\r\n", "is not of the form", "", 400},
 		"a user":              {"CONNECT me@a:80 HTTP/1.1\r\n\r\n", `"me@a" is no name`, "", 400},
 		"TLS":                 {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "no HTTP request", "", 400},
+		"half a line":         {"CONNECT a", "the client went before", "", 408},
 		"nothing":             {"", "the client went before", "", 408},
-		"half a head":         {"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n", "the client went before", "", 408},
+		"half a head":         {"CONNECT a:80 HTTP/1.1\r\nHost", "the client went before", "", 408},
 		"a long line":         {"CONNECT " + strings.Repeat("a", longestConnect), "more than 8192 bytes", "", 431},
 		"long fields":         {"CONNECT a:80 HTTP/1.1\r\n" + strings.Repeat("A: b\r\n", longestConnect/6+1), "more than 8192 bytes", "", 431},
 	} {

@@ -73,6 +73,7 @@ type Enforcer struct {
 	open       atomic.Int64
 	plans      plans
 	ports      sync.Map // uint16: the ports of this host that Inbound serves, where no redirect leads there
+	fronts     sync.Map // netip.AddrPort: the listeners that Outbound serves
 }
 
 // New returns an Enforcer without listeners.

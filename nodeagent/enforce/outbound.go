@@ -42,6 +42,7 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 
 // Outbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
+	e.fronts.Store(addrPort(listener.Addr()), nil)
 	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.goOut(ctx, c, front))
 	}, func(c *net.TCPConn) {
@@ -159,6 +160,20 @@ func (e *Enforcer) routeTo(ctx context.Context, to Target) *route {
 	return r
 }
 
+// isFront tells whether a connection has come back to a listener of Outbound.
+func (e *Enforcer) isFront(c *net.TCPConn) bool {
+	to := remoteOf(c)
+	if _, is := e.fronts.Load(to); is {
+		return true
+	}
+	if to.Addr() != localOf(c).Addr() && !to.Addr().IsLoopback() {
+		return false // it is not this host
+	}
+	_, v4 := e.fronts.Load(netip.AddrPortFrom(netip.IPv4Unspecified(), to.Port()))
+	_, v6 := e.fronts.Load(netip.AddrPortFrom(netip.IPv6Unspecified(), to.Port()))
+	return v4 || v6
+}
+
 // mostHops is how many endpoints are tried for one connection.
 const mostHops = 3
 
@@ -174,6 +189,10 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 		return side{}, failure{Unreachable, err}
 	}
 	v.Upstream = remoteOf(tcp)
+	if e.isFront(tcp) {
+		reset(tcp)
+		return side{}, failure{Loop, fmt.Errorf("%s is a listener of the agent's own, which would call itself", v.Upstream)}
+	}
 	if config == nil {
 		v.Way = WayPlain
 		if unknown {
