@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"runtime/pprof"
 	"sync/atomic"
 	"time"
@@ -109,6 +110,7 @@ func (s proxySpec) enforce(ctx context.Context, l net.Listener, set certdir.Set)
 		return err
 	}
 	snapshot := policy.New(policy.V1, s.mesh()...)
+	go tidy(ctx)
 	limits := enforce.DefaultLimits
 	limits.Drain = time.Second
 	e := enforce.New(enforce.Settings{Credentials: &mine, Policy: func() *policy.Snapshot { return snapshot }, Observe: func(enforce.Event) {}, Limits: limits})
@@ -120,6 +122,20 @@ func (s proxySpec) enforce(ctx context.Context, l net.Listener, set certdir.Set)
 		next := int(began.Add(1)-1) % s.Services
 		return enforce.Target{Host: serviceName(next) + ".default.svc." + policy.ClusterDomain, Port: 80}, nil, nil, nil
 	})
+}
+
+// tidy gives memory back as node_agent does.
+func tidy(ctx context.Context) {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			debug.FreeOSMemory()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func serviceName(i int) string { return fmt.Sprintf("app-%d", i) }
