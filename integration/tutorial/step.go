@@ -103,7 +103,7 @@ func (w *World) edit(ctx context.Context, e Edit, stage Stage) error {
 
 // editCluster carries out one of kubectl.
 func (w *World) editCluster(ctx context.Context, e Edit, stage Stage) error {
-	args := e.Kubectl
+	args := w.filledIn(e.Kubectl)
 	if e.YAML != "" {
 		file := filepath.Join(w.dir, "edit.yaml")
 		if err := os.WriteFile(file, []byte(e.YAML), 0o600); err != nil {
@@ -125,6 +125,17 @@ func (w *World) editCluster(ctx context.Context, e Edit, stage Stage) error {
 	return nil
 }
 
+// nodeAddressOfPods stands, in what kubectl is told, for the address by which pods
+// see their node, and so the kubelet.
+const nodeAddressOfPods = "NODE"
+
+func (w *World) filledIn(args []string) (all []string) {
+	for _, arg := range args {
+		all = append(all, strings.ReplaceAll(arg, nodeAddressOfPods, w.gateway.String()))
+	}
+	return all
+}
+
 // answer is what came of a call.
 type answer struct {
 	exit   int
@@ -139,13 +150,13 @@ func (w *World) call(ctx context.Context, c Call, since time.Time, stage Stage) 
 	w.calls++
 	mark := fmt.Sprintf("call-%d", w.calls)
 	shown, run := w.curl(c, mark)
-	stage.say("   %s", shown)
+	stage.say("   %s\n   expected: %s", shown, c.expected())
 	begin := time.Now()
 	for {
 		got, err := w.ask(ctx, c, mark, run)
 		wrong := errors.Join(err, c.judge(got))
 		if wrong == nil {
-			stage.say("   => %s  (%s%s)", got.told(), after(since), rows(c.Rows))
+			stage.say("   => %s  (%s)", got.told(), after(since))
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -173,7 +184,7 @@ func rows(rows string) string {
 	if rows == "" {
 		return ""
 	}
-	return "; row " + rows
+	return " (row " + rows + ")"
 }
 
 // curl is the command of a call, for people and as it is run. The mark is what
@@ -251,6 +262,14 @@ func (c Call) judge(got answer) error {
 		differ("on the wire is %s, not %s", got.wire, c.Wire)
 	}
 	return errors.Join(wrong...)
+}
+
+// expected is for people.
+func (c Call) expected() string {
+	if c.Exit != 0 {
+		return fmt.Sprintf("curl's exit code %d%s", c.Exit, rows(c.Rows))
+	}
+	return fmt.Sprintf("200, and on the wire %s%s", c.Wire, rows(c.Rows))
 }
 
 // told is an answer for people.

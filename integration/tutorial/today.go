@@ -7,6 +7,21 @@ metadata: {name: ` + name + `, namespace: ` + namespace + `}
 spec: ` + spec + "\n")
 }
 
+// probed has the kubelet ask httpbin how it is, on the port of its Service, and
+// the sidecar let it, and nobody else.
+const probed = `spec:
+  template:
+    metadata:
+      annotations:
+        citadel/node-agent: |
+          enforce:
+            capture: {outbound: "[::]:15001", inbound: "[::]:15006"}
+            healthChecks: [{from: [` + nodeAddressOfPods + `], port: 8080, path: /status/200}]
+    spec:
+      containers:
+      - name: httpbin
+        readinessProbe: {httpGet: {path: /status/200, port: 8080}, periodSeconds: 1}`
+
 // today is the API of 1.5 and later, with automatic mutual TLS.
 func today() []Step {
 	return []Step{
@@ -60,6 +75,13 @@ spec:
 			Say:   "",
 			Edits: []Edit{remove("destinationrule", "details", "-n", "bookinfo"), peerAuthentication("default", "istio-system", "{mtls: {mode: STRICT}}")},
 			Calls: []Call{works("sleep.default", details, MutualTLS, ""), refused("sleep.legacy", httpbinHere, "")},
+		}, {
+			Name: "health checks",
+			Say: `The kubelet has no sidecar: a probe of a service port would fail. healthChecks of the agent's
+configuration lets the node ask for one path; the rollout ends when the probe succeeds.`,
+			Edits: []Edit{{Kubectl: []string{"patch", "deployment", "httpbin", "-n", "default", "-p", probed}},
+				{Kubectl: []string{"rollout", "status", "-n", "default", "deployment/httpbin", "--timeout=90s"}}},
+			Calls: []Call{refused("sleep.legacy", "http://httpbin.default:8000/status/200", "FAQ Q4"), works("sleep.default", httpbinHere, MutualTLS, "FAQ Q4")},
 		},
 	}
 }

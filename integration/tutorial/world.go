@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,7 @@ type World struct {
 	checkout, dir string
 	plane         *cluster.ControlPlane
 	nodePID       int
+	gateway       netip.Addr // of pods: their node
 	wire          *wire
 	host          *host
 	calls         int
@@ -92,8 +94,11 @@ func (w *World) load(ctx context.Context, archives []string) error {
 	return group.Wait()
 }
 
-// namespaces of the workloads; each has a folder of manifests.
-var namespaces = []string{"legacy", "default", "test2", "bookinfo", "ngtest"}
+// Of the workloads: their namespaces, and the folders of manifests.
+var (
+	namespaces = []string{"legacy", "test2", "bookinfo", "ngtest"}
+	folders    = []string{"legacy", "default", "test2/httpbin", "test2/sleep", "bookinfo", "ngtest"}
+)
 
 // patience bounds what a cluster may take to follow an edit of workloads.
 const patience = 4 * time.Minute
@@ -106,21 +111,37 @@ func (w *World) install(ctx context.Context) error {
 		return err
 	}
 	for _, name := range namespaces {
-		if name != "default" {
-			if _, err := w.kubectl(ctx, "create", "namespace", name); err != nil {
-				return err
-			}
+		if _, err := w.kubectl(ctx, "create", "namespace", name); err != nil {
+			return err
 		}
 	}
 	if err := w.ownTLS(ctx, "legacy", "ngtest"); err != nil {
 		return err
 	}
-	for _, name := range namespaces {
+	for _, name := range folders {
 		if _, err := w.kubectl(ctx, "apply", "-k", w.manifests(name)); err != nil {
 			return err
 		}
 	}
-	return w.settled(ctx)
+	if err := w.settled(ctx); err != nil {
+		return err
+	}
+	return w.findGateway(ctx)
+}
+
+// findGateway takes the first address of the pods' network.
+func (w *World) findGateway(ctx context.Context) error {
+	text, err := w.kubectl(ctx, "get", "pods", "-n", "legacy", "-o", "jsonpath={.items[0].status.podIP}")
+	if err != nil {
+		return err
+	}
+	pod, err := netip.ParseAddr(text)
+	if err != nil {
+		return fmt.Errorf("the address of a pod: %w", err)
+	}
+	const pods = 24
+	w.gateway = netip.PrefixFrom(pod, pods).Masked().Addr().Next()
+	return nil
 }
 
 func (w *World) manifests(name string) string {
