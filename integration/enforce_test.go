@@ -70,6 +70,17 @@ func rule(mode string) string {
 type carrier struct {
 	*agent
 	monitor string // http://HOST:PORT
+	flags   []string
+}
+
+// runs starts the agent, and waits until it is ready.
+func (c *carrier) runs(t *testing.T, h *host) {
+	t.Helper()
+	c.agent = h.start(t, c.flags...)
+	within(t, patience, func() error {
+		_, err := get(c.monitor + "/readyz")
+		return err
+	})
 }
 
 // join starts an agent with what stands under key enforce, and waits until it is
@@ -80,11 +91,8 @@ func (e *enforced) join(t *testing.T, namespace, account, enforce string) *carri
 	token := tool(t, "token", "create", "-n", namespace, "--service-account", account, "--state-dir", e.state, "--address", fmt.Sprintf("127.0.0.1:%d", e.citadel.APIPort))
 	port := must(cluster.FreePort())(t)
 	config := writeFile(t, "config.yaml", []byte(fmt.Sprintf("join-token-file: %s\nenforce: %s\n", writeFile(t, "token", []byte(token)), enforce)))
-	c := &carrier{h.start(t, "--config", config, "--monitoring-port", strconv.Itoa(port)), fmt.Sprintf("http://127.0.0.1:%d", port)}
-	within(t, patience, func() error {
-		_, err := get(c.monitor + "/readyz")
-		return err
-	})
+	c := &carrier{monitor: fmt.Sprintf("http://127.0.0.1:%d", port), flags: []string{"--config", config, "--monitoring-port", strconv.Itoa(port)}}
+	c.runs(t, h)
 	return c
 }
 
@@ -171,6 +179,15 @@ func TestEnforcement(t *testing.T) {
 		becomes(step.mode+" "+step.more, step.want)
 		living(t)
 	}
+	for _, c := range []*carrier{server, client} {
+		before := c.supplied(t, "")
+		if out, err := exec.CommandContext(t.Context(), nodeAgent, "renew", "--control-socket", c.host.path("run", "control.sock")).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		c.supplied(t, before.Serial)
+		becomes("with another certificate", map[string]string{"SOCKS": "200"})
+		living(t)
+	}
 
 	for of, want := range map[*carrier][]string{
 		server: {`citadel_agent_health_checks_total{reason=""} `, `citadel_agent_connections_total{direction="inbound",reason="plain_text",service="httpbin.mesh:8000",way=""} `,
@@ -200,6 +217,15 @@ func TestEnforcement(t *testing.T) {
 	if log := string(must(os.ReadFile(accessLog))(t)); !strings.Contains(log, "way=mtls peer=spiffe://cluster.local/ns/mesh/sa/httpbin") {
 		t.Errorf("the access log:\n%s", tail(log, 5))
 	}
+	if err := e.citadel.Stop(); err != nil {
+		t.Errorf("citadel: %v", err)
+	}
+	transport.CloseIdleConnections()
+	server.stop(t)
+	server.runs(t, server.host)
+	living = keepAlive(t, transport, "http://"+fixed)
+	becomes("without a citadel, after a restart", map[string]string{"plain": "exit 56", "SOCKS": "200", "fixed": "200"})
+	living(t)
 	drains(t, client, fixed, living)
 	transport.CloseIdleConnections()
 	if err := client.cmd.Wait(); err != nil {
@@ -281,9 +307,12 @@ enforce:
 	if _, err := get(fmt.Sprintf("http://127.0.0.1:%d/readyz", ports[0])); err == nil {
 		t.Error("it is ready")
 	}
-	if log := a.read(t); !strings.Contains(log, "level=WARN msg=\"there is no policy: all services of this host are STRICT") || !strings.Contains(log, "reason=no_policy") {
-		t.Errorf("the log:\n%s", log)
-	}
+	within(t, patience, func() error {
+		if log := a.read(t); !strings.Contains(log, "level=WARN msg=\"there is no policy: all services of this host are STRICT") || !strings.Contains(log, "reason=no_policy") {
+			return fmt.Errorf("the log:\n%s", log)
+		}
+		return nil
+	})
 	a.stop(t)
 
 	other := must(net.Listen("tcp", inbound))(t)
