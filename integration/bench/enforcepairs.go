@@ -32,7 +32,7 @@ const (
 type wire struct {
 	mtls     bool
 	services int  // in the policy of agents, to which connections go in turn; 0 is one
-	profile  bool // of the agents' processors
+	profile  bool // can be taken of the agents
 }
 
 // pair are two proxies, one after the other, in processes of their own.
@@ -67,7 +67,24 @@ func (p *pair) resident() (map[string]int64, error) {
 type proxy struct {
 	cmd       *exec.Cmd
 	direction string
-	profile   string // file that it writes at its end; empty for none
+	profile   string // file for a profile of its processor time; empty for none
+}
+
+// startProfile has both begin their profiles, which end with them.
+func (p *pair) startProfile() error {
+	return errors.Join(p.out.cmd.Process.Signal(profileSignal), p.in.cmd.Process.Signal(profileSignal))
+}
+
+// lookUps is the share of policy in a proxy's profile.
+func (p *proxy) lookUps() (share float64, samples int64, err error) {
+	text, err := os.ReadFile(p.profile)
+	if err != nil {
+		return 0, 0, err
+	}
+	if share, samples, err = shareOf(text, isLookUp); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", p.profile, err)
+	}
+	return share, samples, nil
 }
 
 // enforceRig has an application, certificates, and the proxies that run.

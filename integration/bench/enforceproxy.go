@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"citadel/ca/policy"
@@ -82,15 +84,11 @@ func serveProxy(ctx context.Context, file string) error {
 		return err
 	}
 	if s.Profile != "" {
-		profile, err := os.Create(s.Profile)
+		stop, err := profileTo(s.Profile)
 		if err != nil {
 			return err
 		}
-		defer profile.Close()
-		if err := pprof.StartCPUProfile(profile); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+		defer stop()
 	}
 	set, err := certdir.Dir{Key: filepath.Join(s.Certificates, proxyKey), Chain: filepath.Join(s.Certificates, proxyChain),
 		Roots: filepath.Join(s.Certificates, proxyRoots)}.Load()
@@ -101,6 +99,33 @@ func serveProxy(ctx context.Context, file string) error {
 		return s.serveBarest(ctx, l, set)
 	}
 	return s.enforce(ctx, l, set)
+}
+
+// profileSignal begins a profile.
+const profileSignal = syscall.SIGUSR1
+
+// profileTo writes a profile that begins at profileSignal, and ends with stop.
+func profileTo(file string) (stop func(), err error) {
+	profile, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, profileSignal)
+	began := make(chan struct{})
+	go func() {
+		defer close(began)
+		if _, is := <-asked; is {
+			_ = pprof.StartCPUProfile(profile) // an empty file tells of the error
+		}
+	}()
+	return func() {
+		signal.Stop(asked)
+		close(asked)
+		<-began
+		pprof.StopCPUProfile()
+		_ = profile.Close()
+	}, nil
 }
 
 // enforce is what node_agent does.
