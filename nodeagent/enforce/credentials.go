@@ -16,10 +16,11 @@ import (
 
 // meshALPN are the protocols by which clients of the mesh are told from others
 // that speak TLS, and those that are agreed on with them. istio-peer-exchange is
-// not agreed on: who does expects metadata before the first byte.
+// not agreed on: who does expects metadata before the first byte. An application
+// knows HTTP/1.1 sooner than HTTP/2: that is agreed on where h2 alone is offered.
 var (
 	meshALPN   = []string{"istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"}
-	agreedALPN = []string{"istio-h2", "istio-http/1.1", "istio-http/1.0", "istio", "h2", "http/1.1"}
+	agreedALPN = []string{"istio-h2", "istio-http/1.1", "istio-http/1.0", "istio", "http/1.1", "h2"}
 )
 
 const peerExchange = "istio-peer-exchange"

@@ -72,8 +72,7 @@ type Enforcer struct {
 	handshakes *rate.Limiter
 	open       atomic.Int64
 	plans      plans
-	ports      sync.Map // uint16: the ports of this host that Inbound serves, where no redirect leads there
-	fronts     sync.Map // netip.AddrPort: the listeners that Outbound serves
+	listeners  sync.Map // netip.AddrPort: the Direction of those to which no redirect leads
 }
 
 // New returns an Enforcer without listeners.
@@ -86,16 +85,32 @@ func New(s Settings) *Enforcer {
 	return e
 }
 
-// serves tells whether this host's own agent answers at an address, HOST:PORT. The
-// agent's connections to its own host are redirected to nobody: elsewhere the
-// application itself answers.
+// serves tells whether this host's own agent answers at an address of this host,
+// HOST:PORT. The agent's connections to its own host are redirected to nobody:
+// elsewhere the application itself answers.
 func (e *Enforcer) serves(address string) bool {
 	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return false
+	return err == nil && e.listener(at) == Inbound
+}
+
+// listens tells which way a connection goes that leads to a listener of the
+// agent's own; empty where it leads elsewhere.
+func (e *Enforcer) listens(c *net.TCPConn) Direction {
+	to := remoteOf(c)
+	if to.Addr() != localOf(c).Addr() && !to.Addr().IsLoopback() {
+		return "" // it is not this host
 	}
-	_, has := e.ports.Load(at.Port())
-	return has
+	return e.listener(to)
+}
+
+// listener is which way those go who come to an address of this host.
+func (e *Enforcer) listener(at netip.AddrPort) Direction {
+	for _, addr := range []netip.Addr{at.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if way, has := e.listeners.Load(netip.AddrPortFrom(addr, at.Port())); has {
+			return way.(Direction)
+		}
+	}
+	return ""
 }
 
 // Open is the number of connections that are being served.

@@ -103,9 +103,9 @@ func (in *incoming) answerCheck(ctx context.Context, app string) Event {
 		return *v
 	}
 	within(in.c, in.e.Limits.Header)
-	server, err := in.e.dial(ctx, app)
+	server, err := in.e.application(ctx, app)
 	if err != nil {
-		return v.refuse(in.c, Unreachable, fmt.Errorf("the application at %s: %w", app, err))
+		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", app, err))
 	}
 	defer server.Close()
 	v.Upstream = remoteOf(server)

@@ -34,7 +34,7 @@ type Port struct {
 // Inbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) error {
 	if p.App != "" {
-		e.ports.Store(addrPort(listener.Addr()).Port(), true)
+		e.listeners.Store(addrPort(listener.Addr()), Inbound)
 	}
 	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.comeIn(ctx, c, p))
@@ -215,9 +215,9 @@ func isNoCertificate(err error) bool {
 // carry brings what comes to the application, and back.
 func (in *incoming) carry(ctx context.Context, client side, app string, header bool) Event {
 	v := in.event
-	server, err := in.e.dial(ctx, app)
+	server, err := in.e.application(ctx, app)
 	if err != nil {
-		return v.refuse(in.c, Unreachable, fmt.Errorf("the application at %s: %w", app, err))
+		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", app, err))
 	}
 	v.Upstream = remoteOf(server)
 	before := in.first
@@ -250,6 +250,17 @@ func (v *Event) ended(err error) {
 	default:
 		v.Reason, v.Err = PeerReset, err
 	}
+}
+
+// application opens a connection to an application, which is not the agent
+// itself: that would call itself without end.
+func (e *Enforcer) application(ctx context.Context, address string) (*net.TCPConn, error) {
+	c, err := e.dial(ctx, address)
+	if err == nil && e.listens(c) != "" {
+		reset(c)
+		return nil, failure{Loop, errors.New("is a listener of the agent's own, which would call itself: name the application's port")}
+	}
+	return c, err
 }
 
 // dial opens a connection within Limits.Dial.

@@ -116,3 +116,30 @@ func TestServerFirst(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestAgreedProtocol: an application behind STRICT is spoken to as it most likely
+// understands; mtls-policy 2.2.
+func TestAgreedProtocol(t *testing.T) {
+	r := newRig(t)
+	at := r.in(r.enforcer("httpbin"), r.app(echo), Port{}, mode("STRICT"))
+	for _, c := range []struct {
+		offers []string
+		agreed string
+	}{
+		{[]string{"h2", "http/1.1"}, "http/1.1"},
+		{[]string{"h2"}, "h2"},
+		{[]string{"istio-http/1.1", "istio", "http/1.1"}, "istio-http/1.1"},
+		{[]string{"istio-h2", "istio", "h2"}, "istio-h2"},
+		{[]string{"istio-peer-exchange", "istio"}, "istio"},
+		{[]string{"istio-peer-exchange"}, ""},
+		{[]string{"another"}, ""},
+		{nil, ""},
+	} {
+		conn := tls.Client(r.dial(at), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{r.pair(r.root)}, NextProtos: c.offers})
+		if err := conn.Handshake(); err != nil || conn.ConnectionState().NegotiatedProtocol != c.agreed {
+			t.Errorf("%q: agreed on %q, want %q: %v", c.offers, conn.ConnectionState().NegotiatedProtocol, c.agreed, err)
+		}
+		conn.Close()
+		r.event()
+	}
+}

@@ -42,7 +42,7 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 
 // Outbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
-	e.fronts.Store(addrPort(listener.Addr()), nil)
+	e.listeners.Store(addrPort(listener.Addr()), Outbound)
 	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.goOut(ctx, c, front))
 	}, func(c *net.TCPConn) {
@@ -160,20 +160,6 @@ func (e *Enforcer) routeTo(ctx context.Context, to Target) *route {
 	return r
 }
 
-// isFront tells whether a connection has come back to a listener of Outbound.
-func (e *Enforcer) isFront(c *net.TCPConn) bool {
-	to := remoteOf(c)
-	if _, is := e.fronts.Load(to); is {
-		return true
-	}
-	if to.Addr() != localOf(c).Addr() && !to.Addr().IsLoopback() {
-		return false // it is not this host
-	}
-	_, v4 := e.fronts.Load(netip.AddrPortFrom(netip.IPv4Unspecified(), to.Port()))
-	_, v6 := e.fronts.Load(netip.AddrPortFrom(netip.IPv6Unspecified(), to.Port()))
-	return v4 || v6
-}
-
 // mostHops is how many endpoints are tried for one connection.
 const mostHops = 3
 
@@ -189,7 +175,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 		return side{}, failure{Unreachable, err}
 	}
 	v.Upstream = remoteOf(tcp)
-	if e.isFront(tcp) {
+	if e.listens(tcp) == Outbound {
 		reset(tcp)
 		return side{}, failure{Loop, fmt.Errorf("%s is a listener of the agent's own, which would call itself", v.Upstream)}
 	}
@@ -220,18 +206,31 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 // explain tells why a server does not take the TLS that policy has this host
 // open, and what would help.
 func (e *Enforcer) explain(h *hop, err error, v *Event) error {
-	reason := reasonOf(err, ServerRefusedTLS)
+	reason, by := reasonOf(err, ServerRefusedTLS), h.decision.ClientBy.String()
 	if isTimeout(err) {
 		reason = Slow
 	}
-	if v.Fix = h.decision.Fix(); v.Fix == "" && reason == ServerRefusedTLS && h.decision.Client == policy.TLSIstioMutual {
+	mesh := h.decision.Client == policy.TLSIstioMutual
+	switch {
+	case reason == WrongIdentity && mesh:
+		v.Fix = fmt.Sprintf("have whoever serves at %s run as who policy says, or say so in serviceAccount of its Pod or WorkloadEntry", h.address)
+	case reason == WrongIdentity:
+		v.Fix = "name the server in subjectAltNames of " + by
+	case reason == UntrustedPeer && mesh:
+		v.Fix = "see that both hosts have the roots of one mesh: node_agent status"
+	case reason == UntrustedPeer:
+		v.Fix = "name the roots of the server's CA in caCertificates of " + by
+	case !mesh && h.decision.ServerBy.Reason == policy.NoSidecar: // the application may speak TLS: the cause is in err
+	case h.decision.Verdict == policy.OK && reason == ServerRefusedTLS:
 		v.Fix = fmt.Sprintf("policy expects a proxy of the mesh at %s, and something else answers: start it there, or take the label security.istio.io/tlsMode off the workload", h.address)
+	default:
+		v.Fix = h.decision.Fix()
 	}
-	return failure{reason, fmt.Errorf("%s, by %s, but %s: TLS handshake with %s: %w", h.decision.Client, h.decision.ClientBy, serverSays(h.decision), h.address, err)}
-}
-
-func serverSays(d policy.Decision) string {
-	return fmt.Sprintf("the server is %s by %s", d.Server, d.ServerBy)
+	and := ""
+	if mesh && h.decision.Verdict == policy.Conflict {
+		and = fmt.Sprintf(", but the server is %s by %s", h.decision.Server, h.decision.ServerBy)
+	}
+	return failure{reason, fmt.Errorf("%s, by %s%s: TLS handshake with %s: %w", h.decision.Client, by, and, h.address, err)}
 }
 
 // clientConfig is how to open TLS by a hop; nil for plain text.

@@ -70,6 +70,9 @@ func TestOutbound(t *testing.T) {
 			if conflict := c.rule != "" && (c.server == "STRICT") == strings.Contains(c.rule, "DISABLE") || strings.Contains(c.rule, "SIMPLE"); conflict && e.Reason != "" && e.Fix == "" {
 				t.Errorf("policy is the cause, and nothing says what would mend it: %+v", e)
 			}
+			if want := map[Reason]string{UntrustedPeer: "caCertificates of DestinationRule/default/r", WrongIdentity: "run as who policy says"}[c.reason]; !strings.Contains(e.Fix, want) {
+				t.Errorf("what would mend it is %q, want %q", e.Fix, want)
+			}
 			if c.way == WayMTLS && e.Peer.Path() != "/ns/default/sa/"+c.server2 {
 				t.Errorf("the peer is %s", e.Peer)
 			}
@@ -183,6 +186,32 @@ func TestLoop(t *testing.T) {
 		if e := r.event(); e.Reason != Loop {
 			t.Errorf("%+v", e)
 		}
+	}
+}
+
+// TestCallsItself: an application that is the agent's own listener is none.
+func TestCallsItself(t *testing.T) {
+	r := newRig(t)
+	e := r.enforcer("httpbin", func(s *Settings) { s.Limits.Connections = 10 })
+	l, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := addrPort(l.Addr()).Port()
+	itself := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+	r.say(itself, mode("DISABLE"))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Inbound(ctx, l, Port{App: fmt.Sprintf("localhost:%d", port)}) }()
+	if heard := r.ask(itself, "hello"); heard != "reset" {
+		t.Errorf("heard %q", heard)
+	}
+	if e := r.event(); e.Reason != Loop {
+		t.Errorf("%+v", e)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
