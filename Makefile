@@ -116,7 +116,7 @@ test: deps lint build controlplane ## everything: lint, unit, race, scripts, fuz
 	@echo "==> go test of integration/chart (the first run builds Helm's engine)"
 	@cd integration/chart && CGO_ENABLED=0 $(GO) test .
 	@$(MAKE) --no-print-directory fuzz
-	@test "$$(id -u)" = 0 || echo "==> NOT TESTED: integration/pods, integration/hosts and the node of integration/controlplane, which need root" >&2
+	@test "$$(id -u)" = 0 || echo "==> NOT TESTED: integration/pods, integration/hosts, integration/tutorial and the node of integration/controlplane, which need root" >&2
 
 .PHONY: lint
 lint: ## gofmt, go mod tidy, go vet, staticcheck
