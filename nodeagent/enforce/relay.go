@@ -113,9 +113,9 @@ func carry(to, from side) (n int64, err error) {
 			big = bigBuffers.Get().(*[bigBuffer]byte)
 			buffer = big[:]
 		case got == len(buffer) && from.plain() && to.plain():
-			moved, err := io.CopyN(to.tcp, from.tcp, spliceSize)
+			moved, err := splice(to.tcp, from.tcp)
 			n += moved
-			if err != nil && !errors.Is(err, io.EOF) {
+			if err != nil {
 				return n, err
 			}
 		case got < smallBuffer && big != nil:
@@ -123,4 +123,15 @@ func carry(to, from side) (n int64, err error) {
 			big, buffer = nil, small
 		}
 	}
+}
+
+// splice has the kernel carry, for as long as much comes.
+func splice(to, from *net.TCPConn) (n int64, err error) {
+	for moved := int64(spliceSize); moved == spliceSize && err == nil; n += moved {
+		moved, err = io.CopyN(to, from, spliceSize)
+	}
+	if err == io.EOF { // who reads next sees it, too
+		err = nil
+	}
+	return n, err
 }
