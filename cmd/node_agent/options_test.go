@@ -42,6 +42,7 @@ func TestFlagsAndDefaults(t *testing.T) {
 		"ca-fingerprint":  "",
 		"join-token-file": "",
 		"token-file":      "",
+		"adopt-from":      "",
 		"owner":           "",
 		"group":           "",
 		"key-mode":        "0600",
