@@ -1,6 +1,10 @@
 package tutorial
 
-import "strings"
+import (
+	"strings"
+
+	"citadel/integration/tutorial/wire"
+)
 
 const meshStrict = `apiVersion: authentication.istio.io/v1alpha1
 kind: MeshPolicy
@@ -32,20 +36,20 @@ within test2 that of default does not count.`,
 			Edits: []Edit{mesh("{}"), annotate("bookinfo", "details", "auth.istio.io/9080-"), apply(meshStrict), apply(everywhere("default"))},
 			Calls: []Call{
 				refused("sleep.default", httpbinLegacy, "4.2, first table"),
-				works("sleep.default", httpbinHere, MutualTLS, "4.2, first table"),
-				works("sleep.default", httpbinTest2, MutualTLS, "4.2, first table"),
+				works("sleep.default", httpbinHere, wire.MutualTLS, "4.2, first table"),
+				works("sleep.default", httpbinTest2, wire.MutualTLS, "4.2, first table"),
 				refused("sleep.test2", httpbinTest2, "18"),
 				refused("sleep.legacy", httpbinHere, "4.2, first table"),
-				works("sleep.legacy", httpbinLegacy, Plain, "4.2, first table"),
+				works("sleep.legacy", httpbinLegacy, wire.Plain, "4.2, first table"),
 			},
 		}, {
 			Name:  "the rule where all heed it",
 			Say:   "In istio-system, the root namespace.",
 			Edits: []Edit{remove("destinationrule", "default", "-n", "default"), apply(everywhere("istio-system"))},
 			Calls: []Call{
-				works("sleep.test2", httpbinTest2, MutualTLS, "4.2, first table"),
-				works("sleep.test2", httpbinHere, MutualTLS, "4.2, first table"),
-				works("sleep.default", httpbinHere, MutualTLS, "4.2, first table"),
+				works("sleep.test2", httpbinTest2, wire.MutualTLS, "4.2, first table"),
+				works("sleep.test2", httpbinHere, wire.MutualTLS, "4.2, first table"),
+				works("sleep.default", httpbinHere, wire.MutualTLS, "4.2, first table"),
 				refused("sleep.test2", httpbinLegacy, "4.2, first table"),
 			},
 		}, {
@@ -59,9 +63,9 @@ spec:
   trafficPolicy: {tls: {mode: DISABLE}}
 `)},
 			Calls: []Call{
-				works("sleep.default", httpbinLegacy, Plain, "12"),
-				works("sleep.test2", httpbinLegacy, Plain, "12"),
-				works("sleep.default", httpbinTest2, MutualTLS, "13"),
+				works("sleep.default", httpbinLegacy, wire.Plain, "12"),
+				works("sleep.test2", httpbinLegacy, wire.Plain, "12"),
+				works("sleep.default", httpbinTest2, wire.MutualTLS, "13"),
 			},
 		}, {
 			Name: "PERMISSIVE",
@@ -74,8 +78,8 @@ spec:
   peers: [{mtls: {mode: PERMISSIVE}}]
 `)},
 			Calls: []Call{
-				works("sleep.legacy", httpbinHere, Plain, "14"),
-				works("sleep.test2", httpbinHere, MutualTLS, "15"),
+				works("sleep.legacy", httpbinHere, wire.Plain, "14"),
+				works("sleep.test2", httpbinHere, wire.MutualTLS, "15"),
 				refused("sleep.legacy", httpbinTest2, "16"),
 			},
 		}, {
@@ -87,14 +91,14 @@ spec:
 			Say: `my-nginx speaks https. From a sidecar that is wrapped into mutual TLS; past the sidecar, as user 1337,
 curl's own TLS meets a server that wants a certificate of the mesh: exit code 35.`,
 			Calls: []Call{
-				{From: "sleep.ngtest", URL: "https://my-nginx.ngtest:443/ip", Body: "origin", Wire: MutualTLS, Rows: "25"},
+				{From: "sleep.ngtest", URL: "https://my-nginx.ngtest:443/ip", Body: "origin", Wire: wire.MutualTLS, Rows: "25"},
 				{From: "sleep.ngtest/past-the-sidecar", URL: "https://my-nginx.ngtest:443/ip", Exit: 35, Rows: "26"},
 			},
 		}, {
 			Name:  "https without mutual TLS",
 			Say:   "No policy and no rule: https is passed on as it is.",
 			Edits: []Edit{remove("meshpolicy", "default"), remove("destinationrule", "default", "-n", "istio-system")},
-			Calls: []Call{{From: "sleep.ngtest", URL: "https://my-nginx.legacy:443/ip", Body: "origin", Wire: OwnTLS, Rows: "27"}},
+			Calls: []Call{{From: "sleep.ngtest", URL: "https://my-nginx.legacy:443/ip", Body: "origin", Wire: wire.OwnTLS, Rows: "27"}},
 		},
 	}
 }

@@ -1,5 +1,7 @@
 package tutorial
 
+import "citadel/integration/tutorial/wire"
+
 const (
 	productpage      = "http://productpage.bookinfo:9080/ip"
 	productpageOther = "http://productpage.bookinfo:9081/ip"
@@ -26,7 +28,7 @@ spec:
 			Name:  "and with one",
 			Say:   "",
 			Edits: []Edit{apply(everywhere("istio-system"))},
-			Calls: []Call{works("sleep.default", productpage, MutualTLS, "20")},
+			Calls: []Call{works("sleep.default", productpage, wire.MutualTLS, "20")},
 		}, {
 			Name: "a policy for a namespace",
 			Say:  "Without targets, and named default.",
@@ -60,16 +62,16 @@ spec:
     - {port: {number: 9080}, tls: {mode: ISTIO_MUTUAL}}
 `)},
 			Calls: []Call{
-				works("sleep.default", productpageOther, Plain, "23"),
-				works("sleep.default", productpage, MutualTLS, "22"),
+				works("sleep.default", productpageOther, wire.Plain, "23"),
+				works("sleep.default", productpage, wire.MutualTLS, "22"),
 				refused("sleep.legacy", productpage, "22"),
-				works("sleep.legacy", productpageOther, Plain, "23"),
+				works("sleep.legacy", productpageOther, wire.Plain, "23"),
 			},
 		}, {
 			Name:  "productpage-2: the rule alone",
 			Say:   "A rule secures nothing by itself: it only changes the client.",
 			Edits: []Edit{remove("policy.authentication.istio.io", "productpage-2", "-n", "bookinfo")},
-			Calls: []Call{refused("sleep.default", productpage, "24"), works("sleep.legacy", productpage, Plain, "24")},
+			Calls: []Call{refused("sleep.default", productpage, "24"), works("sleep.legacy", productpage, wire.Plain, "24")},
 		},
 	}
 }
@@ -87,8 +89,8 @@ spec:
   targets: [{name: details, ports: [{number: 9080}]}]
   peers: []
 `)},
-			Calls: []Call{refused("sleep.default", details, "31"), works("sleep.legacy", details, Plain, "33"),
-				works("sleep.default", detailsOther, MutualTLS, "32"), refused("sleep.legacy", detailsOther, "32")},
+			Calls: []Call{refused("sleep.default", details, "31"), works("sleep.legacy", details, wire.Plain, "33"),
+				works("sleep.default", detailsOther, wire.MutualTLS, "32"), refused("sleep.legacy", detailsOther, "32")},
 		}, {
 			Name: "details:9080, mended",
 			Say:  "A rule for the port.",
@@ -102,7 +104,7 @@ spec:
     portLevelSettings:
     - {port: {number: 9080}, tls: {mode: DISABLE}}
 `)},
-			Calls: []Call{works("sleep.default", details, Plain, "30"), works("sleep.default", detailsOther, MutualTLS, "32")},
+			Calls: []Call{works("sleep.default", details, wire.Plain, "30"), works("sleep.default", detailsOther, wire.MutualTLS, "32")},
 		},
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"citadel/integration/tutorial/wire"
 )
 
 // web is what the host serves.
@@ -70,7 +72,7 @@ func expansion() []Step {
 			Say: `A VM (here: a network namespace with a systemd of its own) reaches the cluster's network. It is
 nobody to the mesh: STRICT servers refuse it.`,
 			Edits: []Edit{{Shown: "# the host boots", Do: func(ctx context.Context, w *World) error { return w.newHost(ctx) }}},
-			Calls: []Call{refused("host", httpbinHere, ""), works("host", httpbinLegacy, Plain, "")},
+			Calls: []Call{refused("host", httpbinHere, ""), works("host", httpbinLegacy, wire.Plain, "")},
 		}, {
 			Name: "the host joins",
 			Say: `A join token for service account web in namespace vm, the agent's package, and what it is to carry. A
@@ -86,20 +88,20 @@ ServiceEntry and a WorkloadEntry tell the mesh of it.`,
 				onHost("node_agent redirect install"),
 			},
 			Calls: []Call{
-				works("host", httpbinHere, MutualTLS, ""),
-				works("host", httpbinLegacy, Plain, ""),
-				works("sleep.default", web, MutualTLS, ""),
+				works("host", httpbinHere, wire.MutualTLS, ""),
+				works("host", httpbinLegacy, wire.Plain, ""),
+				works("sleep.default", web, wire.MutualTLS, ""),
 				refused("sleep.legacy", web, ""),
 			},
 		}, {
 			Name:  "the same policies",
 			Say:   "PERMISSIVE for the host's namespace: who has no sidecar may call it, too.",
 			Edits: []Edit{peerAuthentication("default", "vm", "{mtls: {mode: PERMISSIVE}}")},
-			Calls: []Call{works("sleep.legacy", web, Plain, ""), works("sleep.default", web, MutualTLS, "")},
+			Calls: []Call{works("sleep.legacy", web, wire.Plain, ""), works("sleep.default", web, wire.MutualTLS, "")},
 		}, {
 			Name:  "the host is STRICT again",
 			Edits: []Edit{remove("peerauthentication", "default", "-n", "vm")},
-			Calls: []Call{refused("sleep.legacy", web, ""), works("sleep.default", web, MutualTLS, "")},
+			Calls: []Call{refused("sleep.legacy", web, ""), works("sleep.default", web, wire.MutualTLS, "")},
 		}, {
 			Name: "citadel is down",
 			Say:  "What was told and issued stays good, also when the host's agent starts anew.",
@@ -109,10 +111,10 @@ ServiceEntry and a WorkloadEntry tell the mesh of it.`,
 				onHost("systemctl restart " + agentUnit),
 			},
 			Calls: []Call{
-				works("sleep.default", web, MutualTLS, ""),
-				works("host", httpbinHere, MutualTLS, ""),
+				works("sleep.default", web, wire.MutualTLS, ""),
+				works("host", httpbinHere, wire.MutualTLS, ""),
 				refused("sleep.legacy", web, ""),
-				works("sleep.default", httpbinHere, MutualTLS, ""),
+				works("sleep.default", httpbinHere, wire.MutualTLS, ""),
 			},
 		}, {
 			Name: "citadel is back",
@@ -122,7 +124,7 @@ ServiceEntry and a WorkloadEntry tell the mesh of it.`,
 				{Kubectl: []string{"rollout", "status", "-n", "istio-system", "deployment/istio-citadel", "--timeout=120s"}},
 				peerAuthentication("default", "istio-system", "{mtls: {mode: PERMISSIVE}}"),
 			},
-			Calls: []Call{works("sleep.legacy", web, Plain, ""), works("sleep.default", web, MutualTLS, "")},
+			Calls: []Call{works("sleep.legacy", web, wire.Plain, ""), works("sleep.default", web, wire.MutualTLS, "")},
 		},
 	}
 }

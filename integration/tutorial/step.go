@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"citadel/integration/tutorial/wire"
 )
 
 // Step is a change of the mesh, and what comes of it.
@@ -44,7 +46,7 @@ type Call struct {
 	// What is to come of it.
 	Exit int    // curl's exit code
 	Body string // part of it
-	Wire Sight
+	Wire wire.Sight
 }
 
 // limit is what a call may take until its answer is the expected one: the machine
@@ -142,7 +144,7 @@ type answer struct {
 	status string
 	body   string
 	errors string
-	wire   Sight
+	wire   wire.Sight
 }
 
 // call makes a call until its answer is the expected one.
@@ -217,7 +219,7 @@ var remote = regexp.MustCompile(`command terminated with exit code (\d+)`)
 
 // ask makes a call once.
 func (w *World) ask(ctx context.Context, c Call, mark string, run func(context.Context) *exec.Cmd) (got answer, err error) {
-	if err := w.wire.forget(); err != nil {
+	if err := w.wire.Forget(); err != nil {
 		return got, err
 	}
 	var out, errs strings.Builder
@@ -241,7 +243,7 @@ func (w *World) ask(ctx context.Context, c Call, mark string, run func(context.C
 	text := strings.TrimSpace(out.String())
 	end := strings.LastIndexByte(text, '\n') + 1
 	got.body, got.status = strings.TrimSpace(text[:end]), text[end:]
-	got.wire, err = w.wire.look(c.host(), mark, `"origin"`)
+	got.wire, err = w.wire.Look(c.host(), mark, `"origin"`)
 	return got, err
 }
 
@@ -258,7 +260,7 @@ func (c Call) judge(got answer) error {
 	if !strings.Contains(got.body, c.Body) {
 		differ("no %q in %.200q", c.Body, got.body)
 	}
-	if c.Wire != Anything && got.wire != c.Wire {
+	if c.Wire != wire.Anything && got.wire != c.Wire {
 		differ("on the wire is %s, not %s", got.wire, c.Wire)
 	}
 	return errors.Join(wrong...)

@@ -1,6 +1,10 @@
 package tutorial
 
-import "slices"
+import (
+	"slices"
+
+	"citadel/integration/tutorial/wire"
+)
 
 // Steps are those of the tutorial, in the order in which they build on each other.
 func Steps() []Step {
@@ -13,9 +17,9 @@ func withoutMesh() []Step {
 		Name: "without sidecars",
 		Say:  "In namespace legacy nobody has a sidecar. Everything answers, and everybody on the network can read it.",
 		Calls: []Call{
-			{From: "sleep.legacy", URL: "http://httpbin.legacy:8000/ip", Body: "origin", Wire: Plain},
-			{From: "sleep.legacy", URL: "https://my-nginx.legacy:443/ip", Body: "origin", Wire: OwnTLS},
-			{From: "sleep.legacy", URL: "https://kubernetes.default:443/api/", Body: "APIVersions", Wire: OwnTLS, Rows: "11"},
+			{From: "sleep.legacy", URL: "http://httpbin.legacy:8000/ip", Body: "origin", Wire: wire.Plain},
+			{From: "sleep.legacy", URL: "https://my-nginx.legacy:443/ip", Body: "origin", Wire: wire.OwnTLS},
+			{From: "sleep.legacy", URL: "https://kubernetes.default:443/api/", Body: "APIVersions", Wire: wire.OwnTLS, Rows: "11"},
 		},
 	}}
 }
@@ -49,8 +53,8 @@ const (
 )
 
 // What is to come of a call.
-func works(from, url string, wire Sight, rows string) Call {
-	return Call{From: from, URL: url, Body: "origin", Wire: wire, Rows: rows}
+func works(from, url string, see wire.Sight, rows string) Call {
+	return Call{From: from, URL: url, Body: "origin", Wire: see, Rows: rows}
 }
 
 // refused is a connection that is reset: curl's exit code 56.

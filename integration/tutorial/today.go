@@ -1,5 +1,7 @@
 package tutorial
 
+import "citadel/integration/tutorial/wire"
+
 func peerAuthentication(name, namespace, spec string) Edit {
 	return apply(`apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -34,19 +36,19 @@ func today() []Step {
 				peerAuthentication("default", "istio-system", "{mtls: {mode: STRICT}}"),
 			},
 			Calls: []Call{
-				works("sleep.default", details, MutualTLS, ""),
+				works("sleep.default", details, wire.MutualTLS, ""),
 				refused("sleep.legacy", details, ""),
 				refused("sleep.legacy", httpbinHere, ""),
-				works("sleep.default", httpbinHere, MutualTLS, ""),
-				works("sleep.default", httpbinLegacy, Plain, ""),
-				{From: "sleep.default", URL: apiServer, Body: "APIVersions", Wire: OwnTLS},
+				works("sleep.default", httpbinHere, wire.MutualTLS, ""),
+				works("sleep.default", httpbinLegacy, wire.Plain, ""),
+				{From: "sleep.default", URL: apiServer, Body: "APIVersions", Wire: wire.OwnTLS},
 			},
 		}, {
 			Name:  "PERMISSIVE, as it is without any",
 			Say:   "Servers take both, clients with sidecars still speak mutual TLS.",
 			Edits: []Edit{peerAuthentication("default", "istio-system", "{mtls: {mode: PERMISSIVE}}")},
-			Calls: []Call{works("sleep.legacy", httpbinHere, Plain, ""), works("sleep.default", httpbinHere, MutualTLS, ""),
-				{From: "sleep.legacy", URL: "https://my-nginx.ngtest:443/ip", Body: "origin", Wire: OwnTLS}},
+			Calls: []Call{works("sleep.legacy", httpbinHere, wire.Plain, ""), works("sleep.default", httpbinHere, wire.MutualTLS, ""),
+				{From: "sleep.legacy", URL: "https://my-nginx.ngtest:443/ip", Body: "origin", Wire: wire.OwnTLS}},
 		}, {
 			Name: "one workload, one port",
 			Say:  "The namespace is STRICT, port 9080 of productpage takes plain text alone; clients know.",
@@ -55,9 +57,9 @@ func today() []Step {
 			Calls: []Call{
 				refused("sleep.legacy", productpageOther, ""),
 				refused("sleep.legacy", details, ""),
-				works("sleep.legacy", productpage, Plain, ""),
-				works("sleep.default", productpage, Plain, ""),
-				works("sleep.default", productpageOther, MutualTLS, ""),
+				works("sleep.legacy", productpage, wire.Plain, ""),
+				works("sleep.default", productpage, wire.Plain, ""),
+				works("sleep.default", productpageOther, wire.MutualTLS, ""),
 			},
 		}, {
 			Name: "a rule that contradicts",
@@ -74,14 +76,14 @@ spec:
 			Name:  "STRICT for all again",
 			Say:   "",
 			Edits: []Edit{remove("destinationrule", "details", "-n", "bookinfo"), peerAuthentication("default", "istio-system", "{mtls: {mode: STRICT}}")},
-			Calls: []Call{works("sleep.default", details, MutualTLS, ""), refused("sleep.legacy", httpbinHere, "")},
+			Calls: []Call{works("sleep.default", details, wire.MutualTLS, ""), refused("sleep.legacy", httpbinHere, "")},
 		}, {
 			Name: "health checks",
 			Say: `The kubelet has no sidecar: a probe of a service port would fail. healthChecks of the agent's
 configuration lets the node ask for one path; the rollout ends when the probe succeeds.`,
 			Edits: []Edit{{Kubectl: []string{"patch", "deployment", "httpbin", "-n", "default", "-p", probed}},
 				{Kubectl: []string{"rollout", "status", "-n", "default", "deployment/httpbin", "--timeout=90s"}}},
-			Calls: []Call{refused("sleep.legacy", "http://httpbin.default:8000/status/200", "FAQ Q4"), works("sleep.default", httpbinHere, MutualTLS, "FAQ Q4")},
+			Calls: []Call{refused("sleep.legacy", "http://httpbin.default:8000/status/200", "FAQ Q4"), works("sleep.default", httpbinHere, wire.MutualTLS, "FAQ Q4")},
 		},
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"citadel/integration/cluster"
+	"citadel/integration/tutorial/wire"
 )
 
 // World is a cluster with citadel, the workloads of the tutorial, and a host
@@ -30,7 +31,7 @@ type World struct {
 	plane         *cluster.ControlPlane
 	nodePID       int
 	gateway       netip.Addr // of pods: their node
-	wire          *wire
+	wire          *wire.Tap
 	host          *host
 	calls         int
 }
@@ -73,9 +74,16 @@ func (w *World) start(ctx context.Context) (err error) {
 	if w.nodePID, err = w.findNode(); err != nil {
 		return err
 	}
-	w.wire, err = tap(w.nodePID)
+	w.wire, err = wire.Open(w.nodePID, workloads, citadelPort)
 	return err
 }
+
+// workloads have their addresses here: pods, and the host.
+var workloads = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), hostLink}
+
+// citadelPort is where sidecars have certificates and policy from, by TLS that is
+// none of a call.
+const citadelPort = 8060
 
 // findNode is the first process of the node.
 func (w *World) findNode() (int, error) {
@@ -166,7 +174,7 @@ func (w *World) Close() error {
 	}
 	var failures []error
 	if w.wire != nil {
-		failures = append(failures, w.wire.close())
+		failures = append(failures, w.wire.Close())
 	}
 	if w.plane != nil {
 		failures = append(failures, w.plane.Stop())

@@ -1,4 +1,9 @@
-package tutorial
+// Package wire sees what somebody sees who listens on a network: whether the words
+// of a call can be read, and whether it went by TLS of sidecars.
+//
+// It needs root, and only listens. It takes nothing apart but IPv4, TCP and the
+// beginning of TLS.
+package wire
 
 import (
 	"bytes"
@@ -30,11 +35,16 @@ func (s Sight) String() string {
 	return [...]string{"anything", "plain text", "mutual TLS of sidecars", "no plain text, and no TLS of sidecars", "TLS of sidecars and plain text"}[s]
 }
 
-// wire listens to all that pods and the host send over the node.
-type wire struct{ socket int }
+// Tap listens to all that is sent over one network namespace. One goroutine uses it.
+type Tap struct {
+	socket    int
+	workloads []netip.Prefix
+	except    uint16
+}
 
-// tap begins to listen in the network of a process.
-func tap(pid int) (*wire, error) {
+// Open begins to listen in the network of a process. TLS counts that begins at an
+// address of workloads, but not to one port, where they have certificates from.
+func Open(pid int, workloads []netip.Prefix, except uint16) (*Tap, error) {
 	type result struct {
 		socket int
 		err    error
@@ -49,7 +59,7 @@ func tap(pid int) (*wire, error) {
 	if r.err != nil {
 		return nil, fmt.Errorf("listen on the node's network: %w", r.err)
 	}
-	return &wire{r.socket}, nil
+	return &Tap{r.socket, workloads, except}, nil
 }
 
 // room is for packets between two looks.
@@ -76,22 +86,22 @@ func listenIn(pid int) (int, error) {
 
 func networkOrder(n uint16) uint16 { return n<<8 | n>>8 }
 
-// close ends it.
-func (w *wire) close() error { return unix.Close(w.socket) }
+// Close ends it.
+func (t *Tap) Close() error { return unix.Close(t.socket) }
 
-// forget drops what was heard so far.
-func (w *wire) forget() error {
-	_, err := w.look("")
+// Forget drops what was heard so far.
+func (t *Tap) Forget() error {
+	_, err := t.Look("")
 	return err
 }
 
-// look tells what was heard since the last look, of a call to a host by its name.
+// Look tells what was heard since the last look, of a call to a host by its name.
 // Of what is said it knows one of some words.
-func (w *wire) look(host string, words ...string) (Sight, error) {
+func (t *Tap) Look(host string, words ...string) (Sight, error) {
 	buffer := make([]byte, 1<<16)
 	var said, mesh bool
 	for {
-		n, from, err := unix.Recvfrom(w.socket, buffer, 0)
+		n, from, err := unix.Recvfrom(t.socket, buffer, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -109,7 +119,7 @@ func (w *wire) look(host string, words ...string) (Sight, error) {
 		for _, word := range words {
 			said = said || bytes.Contains(p.text, []byte(word))
 		}
-		mesh = mesh || p.ofWorkload() && isHello(p.text) && !names(p.text, host)
+		mesh = mesh || t.counts(p) && isHello(p.text) && !names(p.text, host)
 	}
 }
 
@@ -151,15 +161,8 @@ func parse(raw []byte) packet {
 	return packet{netip.AddrFrom4([4]byte(raw[source:])), binary.BigEndian.Uint16(segment[2:]), segment[data:]}
 }
 
-// workloads have their addresses here: pods, and the host.
-var workloads = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), hostLink}
-
-// citadelPort is where sidecars have certificates and policy from, by TLS that is
-// none of a call.
-const citadelPort = 8060
-
-func (p packet) ofWorkload() bool {
-	return p.port != citadelPort && slices.ContainsFunc(workloads, func(of netip.Prefix) bool { return of.Contains(p.from) })
+func (t *Tap) counts(p packet) bool {
+	return p.port != t.except && slices.ContainsFunc(t.workloads, func(of netip.Prefix) bool { return of.Contains(p.from) })
 }
 
 // isHello tells whether a segment begins with a ClientHello (RFC 8446 4.1.2).
