@@ -48,7 +48,8 @@ type parsed struct {
 }
 
 // Decode reads the objects of a YAML or JSON text: documents, and Lists in them.
-// A ConfigMap called istio is the mesh config under its key mesh.
+// A ConfigMap called istio is the mesh config under its key mesh: of whichever
+// mesh, see OfMesh.
 // file is only said in errors. Objects that are right are returned even when
 // others are not; each error is a Problem, joined. Unknown fields, words and
 // kinds, names that are no DNS names, hosts with a wildcard in the wrong place and
@@ -313,6 +314,7 @@ func (s *strict) configMap(n *yaml.Node) (parsed, bool) {
 			s.problems = append(s.problems, p)
 		}
 	}
+	mesh.Namespace = c.Namespace
 	return parsed{mesh, map[string]int{"": text.Line}}, len(s.problems) == before && s.left >= 0
 }
 

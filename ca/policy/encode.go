@@ -33,11 +33,16 @@ func Fields(o Object) map[string]any {
 
 func fieldsOf(o Object) map[string]any {
 	fields := Fields(o)
-	if o.Ref().Kind != KindMeshConfig {
+	config, is := o.(*MeshConfig)
+	if !is {
 		return fields
 	}
+	meta := map[string]any{"name": meshConfigMap}
+	if config.Namespace != "" {
+		meta["namespace"] = config.Namespace
+	}
 	mesh, _ := json.Marshal(fields) // of maps with keys of text: it cannot fail
-	return map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": meshConfigMap, "namespace": "istio-system"},
+	return map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta,
 		"data": map[string]any{meshKey: string(mesh)}}
 }
 

@@ -13,6 +13,10 @@ type MeshConfig struct {
 	TrustDomain      string     `yaml:"trustDomain"`          // empty: cluster.local
 	RuleExportTo     []string   `yaml:"defaultDestinationRuleExportTo"`
 	ServiceExportTo  []string   `yaml:"defaultServiceExportTo"` // decides who is told of a service, not the answer
+
+	// Namespace is that of the ConfigMap that holds it; empty where it does not say
+	// or there is none. It decides nothing here: see OfMesh.
+	Namespace string
 }
 
 // Ref implements Object.

@@ -22,10 +22,11 @@ const policyEvery = 500 * time.Millisecond
 
 // WatchPolicy feeds the objects of the files *.yaml, *.yml and *.json in
 // PolicyFolder, which need not be there, until ctx ends. As long as one of them
-// cannot be read, nothing changes: it may be half-written. tell hears of that
-// once.
-func (d *Dir) WatchPolicy(ctx context.Context, feed *policyfeed.Feed, tell func(error)) {
-	w := policyFiles{dir: d, feed: feed}
+// cannot be read, nothing changes: it may be half-written. A ConfigMap istio is
+// the mesh config in the namespace alone, and ignored in others. tell hears of
+// both once.
+func (d *Dir) WatchPolicy(ctx context.Context, namespace string, feed *policyfeed.Feed, tell func(error)) {
+	w := policyFiles{dir: d, namespace: namespace, feed: feed, tell: tell}
 	var told string
 	for ticker := time.NewTicker(policyEvery); ; {
 		err := w.look()
@@ -47,11 +48,13 @@ func (d *Dir) WatchPolicy(ctx context.Context, feed *policyfeed.Feed, tell func(
 
 // policyFiles is what was read.
 type policyFiles struct {
-	dir   *Dir
-	feed  *policyfeed.Feed
-	stamp string // of the files that were read last; empty before any
-	held  map[policy.Ref]bool
-	known bool
+	dir       *Dir
+	namespace string // of the mesh config
+	feed      *policyfeed.Feed
+	tell      func(error)
+	stamp     string // of the files that were read last; empty before any
+	held      map[policy.Ref]bool
+	known     bool
 }
 
 // look reads the files if they are others than before.
@@ -65,27 +68,14 @@ func (w *policyFiles) look() error {
 	if err != nil || w.known && stamp == w.stamp {
 		return err
 	}
-	change := policyfeed.Change{Known: true}
+	objects, ignored, err := w.objects(folder, names)
+	if err != nil {
+		return err
+	}
+	change := policyfeed.Change{Put: objects, Known: true}
 	found := map[policy.Ref]bool{}
-	for _, name := range names {
-		text, _, err := folder.read(name)
-		if err == nil {
-			text, err = policy.Dense(folder.name(name), text)
-		}
-		if err != nil {
-			return err
-		}
-		objects, err := policy.Decode(folder.name(name), text)
-		if err != nil {
-			return err
-		}
-		for _, o := range objects {
-			if found[o.Ref()] {
-				return fmt.Errorf("%s: %s is there twice", folder.name(name), o.Ref())
-			}
-			found[o.Ref()] = true
-		}
-		change.Put = append(change.Put, objects...)
+	for _, o := range objects {
+		found[o.Ref()] = true
 	}
 	for ref := range w.held {
 		if !found[ref] {
@@ -94,7 +84,43 @@ func (w *policyFiles) look() error {
 	}
 	w.feed.Apply(change)
 	w.held, w.stamp, w.known = found, stamp, true
+	for _, text := range ignored {
+		w.tell(errors.New(text))
+	}
 	return nil
+}
+
+// objects reads files, and what of them does not count.
+func (w *policyFiles) objects(from folder, names []string) (all []policy.Object, ignored []string, err error) {
+	found := map[policy.Ref]bool{}
+	for _, name := range names {
+		text, _, err := from.read(name)
+		if err == nil {
+			text, err = policy.Dense(from.name(name), text)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		objects, err := policy.Decode(from.name(name), text)
+		if err != nil {
+			return nil, nil, err
+		}
+		objects, others, err := policy.OfMesh(w.namespace, objects)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", from.name(name), err)
+		}
+		for _, o := range objects {
+			if found[o.Ref()] {
+				return nil, nil, fmt.Errorf("%s: %s is there twice", from.name(name), o.Ref())
+			}
+			found[o.Ref()] = true
+		}
+		for _, text := range others {
+			ignored = append(ignored, from.name(name)+": "+text)
+		}
+		all = append(all, objects...)
+	}
+	return all, ignored, nil
 }
 
 // open returns the folder; one that is not there is empty.

@@ -30,7 +30,7 @@ func TestWatchPolicy(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		d.WatchPolicy(ctx, feed, func(err error) {
+		d.WatchPolicy(ctx, "istio-system", feed, func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, err.Error())
@@ -91,10 +91,26 @@ func TestWatchPolicy(t *testing.T) {
 	if len(told) != 2 || !strings.Contains(told[1], "PeerAuthentication/a/p is there twice") {
 		t.Errorf("told %v", told)
 	}
+	mesh := func(namespace, text string) string {
+		return fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: %s}, data: {mesh: '%s'}}\n", namespace, text)
+	}
+	domain := func(want string) func() bool {
+		return func() bool { return feed.State().Snapshot.TrustDomain() == want }
+	}
+	write("mesh.yaml", mesh("istio-system", "trustDomain: own")+"---\n"+mesh("other", "trustDomain: other"))
+	until("the mesh config", domain("own"))
+	until("the mesh config of another namespace is told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) == 3 && strings.Contains(told[2], "mesh.yaml: ConfigMap other/istio is ignored")
+	})
+	if !domain("own")() {
+		t.Errorf("another mesh's config counts: %s", feed.State().Snapshot.TrustDomain())
+	}
 	write("b.yaml", strings.Repeat("--- 1\n", policy.MaxDocuments+1))
 	until("a file of too many documents is told", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return len(told) == 3 && strings.Contains(told[2], "has more than")
+		return strings.Contains(told[len(told)-1], "has more than")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"citadel/ca"
 	"citadel/ca/authn"
 	"citadel/ca/kube"
+	"citadel/ca/policyfeed"
 	"citadel/ca/statedir"
 	"citadel/ca/trust"
 )
@@ -51,6 +52,9 @@ func (p *process) directory(dir *statedir.Dir) stores {
 		signer:     func(context.Context) (kept, error) { return p.cfg.loadFrom(dir, p.log) },
 		bans:       dir.ReadBans,
 		bansHold:   bansHoldInFolder,
-		joinTokens: tokens, sweep: tokens.Sweep, policy: dir.WatchPolicy,
+		joinTokens: tokens, sweep: tokens.Sweep,
+		policy: func(ctx context.Context, feed *policyfeed.Feed, tell func(error)) {
+			dir.WatchPolicy(ctx, p.cfg.namespace, feed, tell)
+		},
 	}
 }

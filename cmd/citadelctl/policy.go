@@ -46,7 +46,7 @@ func (f *meshFlags) addTo(flags *pflag.FlagSet, short bool) {
 	flags.StringArrayVarP(&f.objects, "objects", shorthand, nil, "YAML or JSON `file` of objects to judge in place of a cluster's; a folder is all such files in it, - standard input; may be given again")
 	flags.StringVar(&f.meshConfig, "mesh-config", "", "`file` of the mesh config that goes with --objects; without it, ConfigMap istio of the objects, else all defaults")
 	addGeneration(flags, &f.generation)
-	flags.StringVar(&f.storage, storageFlag, storageNamespace, "`namespace` of the cluster's ConfigMap istio, which holds the mesh config")
+	flags.StringVar(&f.storage, storageFlag, storageNamespace, "`namespace` of ConfigMap istio, which holds the mesh config")
 	f.citadelFlags.addTo(flags)
 	f.clusterFlags.addTo(flags)
 }

@@ -65,7 +65,7 @@ func (f *diffFlags) run(cmd *cobra.Command) error {
 	if err := f.meshFlags.check(cmd.Flags(), err, f.output.validate()); err != nil {
 		return usageError(cmd, err)
 	}
-	objects, err := decodeFiles(cmd, f.files)
+	objects, err := decodeFiles(cmd, f.storage, f.files)
 	if err != nil {
 		return err
 	}

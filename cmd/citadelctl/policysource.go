@@ -28,10 +28,9 @@ func (f *meshFlags) check(flags *pflag.FlagSet, others ...error) error {
 			}
 		}
 	}
-	clusters := []string{"kubeconfig", "context", "request-timeout", storageFlag}
 	switch {
 	case len(f.objects) > 0:
-		contradict("objects", append(clusters, citadelFlag)...)
+		contradict("objects", "kubeconfig", "context", "request-timeout", citadelFlag)
 	case f.citadel != "":
 		contradict(citadelFlag, "kubeconfig", "context", storageFlag)
 	}
@@ -49,7 +48,7 @@ func (f *meshFlags) read(cmd *cobra.Command, others ...error) (*meshWorld, error
 	g, _ := parseGeneration(f.generation) // checked
 	switch {
 	case len(f.objects) > 0:
-		objects, err := readMesh(cmd, f.objects, f.meshConfig)
+		objects, err := readMesh(cmd, f.storage, f.objects, f.meshConfig)
 		if err != nil {
 			return nil, err
 		}
@@ -70,9 +69,10 @@ type meshFile struct {
 	text []byte
 }
 
-// readMesh reads the objects of files and a mesh config.
-func readMesh(cmd *cobra.Command, paths []string, meshConfig string) ([]policy.Object, error) {
-	objects, err := decodeFiles(cmd, paths)
+// readMesh reads the objects of files and a mesh config. That of a ConfigMap is
+// in namespace storage.
+func readMesh(cmd *cobra.Command, storage string, paths []string, meshConfig string) ([]policy.Object, error) {
+	objects, err := decodeFiles(cmd, storage, paths)
 	if err != nil || meshConfig == "" {
 		return objects, err
 	}
@@ -100,8 +100,9 @@ func readMeshConfig(cmd *cobra.Command, path string) (*policy.MeshConfig, error)
 	return policy.DecodeMeshConfig(file.name, file.text)
 }
 
-// decodeFiles reads the objects of files; all that is wrong is told at once.
-func decodeFiles(cmd *cobra.Command, paths []string) ([]policy.Object, error) {
+// decodeFiles reads the objects of files; all that is wrong is told at once. The
+// mesh config is in namespace storage: that of others is ignored, and told.
+func decodeFiles(cmd *cobra.Command, storage string, paths []string) ([]policy.Object, error) {
 	files, err := readPaths(cmd, paths)
 	if err != nil {
 		return nil, err
@@ -116,7 +117,11 @@ func decodeFiles(cmd *cobra.Command, paths []string) ([]policy.Object, error) {
 	if passed > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "citadelctl: %s passed over: of kinds that do not decide about mTLS\n", count(passed, "object"))
 	}
-	return all, errors.Join(problems...)
+	all, ignored, err := policy.OfMesh(storage, all)
+	for _, text := range ignored {
+		fmt.Fprintf(cmd.ErrOrStderr(), "citadelctl: warning: %s; --%s says another one\n", printable(text), storageFlag)
+	}
+	return all, errors.Join(append(problems, err)...)
 }
 
 // readPaths reads files, the files of folders, and standard input for "-".
