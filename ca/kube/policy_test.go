@@ -73,7 +73,7 @@ func TestMeshConfigOfTheCluster(t *testing.T) {
 			t.Errorf("%s: %+v", text, h)
 		}
 	}
-	if h := meshObject(&corev1.ConfigMap{BinaryData: map[string][]byte{"mesh": []byte("authPolicy: MUTUAL_TLS")}}); h.err == nil || !strings.Contains(h.err.Error(), "say {} for defaults") {
+	if h := meshObject(&corev1.ConfigMap{BinaryData: map[string][]byte{"mesh": []byte("authPolicy: MUTUAL_TLS")}}); h.err == nil || !strings.Contains(h.err.Error(), `mesh: "{}" means defaults`) {
 		t.Errorf("moved to binaryData: %+v", h)
 	}
 	for _, text := range []string{"authPolicy: ON", "[", "authPolicy: [MUTUAL_TLS]", "enableAutoMtls: maybe\nofTheYear2040: 1", "- a", "rootNamespace: Istio System", "authPolicy: MUTUAL_TLS\ntrustDomain: of whom/\nofTheYear2040: 1",

@@ -90,10 +90,18 @@ func DecodeLiveMeshConfig(file string, text []byte) (*MeshConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(all) == 0 || len(all) == 1 && all[0].ShortTag() == "!!null" {
-		return nil, Problem{File: file, Object: KindMeshConfig.String(), Message: "is missing or empty: say {} for defaults"}
+	if nothing(all) {
+		return nil, Problem{File: file, Object: KindMeshConfig.String(), Message: "is missing or " + isEmpty}
 	}
 	return decodedMesh(file, text, true)
+}
+
+// isEmpty is told of a ConfigMap without a word of mesh config: it may be a
+// mistake, and defaults open a mesh that says otherwise.
+const isEmpty = `empty: ` + meshKey + `: "{}" means defaults`
+
+func nothing(all []*yaml.Node) bool {
+	return len(all) == 0 || len(all) == 1 && all[0].ShortTag() == "!!null"
 }
 
 func decodeMesh(file string, text []byte, live bool) (parsed, []Problem) {
@@ -291,7 +299,7 @@ func (s *strict) configMap(n *yaml.Node) (parsed, bool) {
 	case c.Name != meshConfigMap:
 		s.fail(n, "metadata.name", "a ConfigMap that decides about mTLS is called %s", meshConfigMap)
 	case !has || text.Kind != yaml.ScalarNode:
-		s.fail(n, "data."+meshKey, "is missing: it holds the mesh config as text")
+		s.fail(n, "data."+meshKey, `is missing: it holds the mesh config as text: %s: "{}" means defaults`, meshKey)
 	}
 	if len(s.problems) > before {
 		return parsed{}, false
@@ -301,18 +309,19 @@ func (s *strict) configMap(n *yaml.Node) (parsed, bool) {
 		s.fail(&text, "data."+meshKey, "is no mesh config: it must be one YAML document: %v", err)
 		return parsed{}, false
 	}
-	mesh := new(MeshConfig)
-	if len(inner) == 1 {
-		own := &strict{file: s.file, left: s.left, fields: s.fields}
-		mesh = own.meshConfig(inner[0])
-		s.left = own.left
-		for _, p := range broken(mesh) {
-			own.problems = append(own.problems, own.locate(p))
-		}
-		for _, p := range own.problems {
-			p.Line = lineIn(&text, p.Line)
-			s.problems = append(s.problems, p)
-		}
+	if nothing(inner) {
+		s.fail(&text, "data."+meshKey, "is %s", isEmpty)
+		return parsed{}, false
+	}
+	own := &strict{file: s.file, left: s.left, fields: s.fields}
+	mesh := own.meshConfig(inner[0])
+	s.left = own.left
+	for _, p := range broken(mesh) {
+		own.problems = append(own.problems, own.locate(p))
+	}
+	for _, p := range own.problems {
+		p.Line = lineIn(&text, p.Line)
+		s.problems = append(s.problems, p)
 	}
 	mesh.Namespace = c.Namespace
 	return parsed{mesh, map[string]int{"": text.Line}}, len(s.problems) == before && s.left >= 0

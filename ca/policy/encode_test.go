@@ -78,8 +78,16 @@ func TestDecodeConfigMap(t *testing.T) {
 	if err != nil || mesh.AuthPolicy != AuthMutualTLS || mesh.RootNamespace != "r" {
 		t.Errorf("%+v, %v", mesh, err)
 	}
-	if mesh, err := read("{apiVersion: v1, kind: ConfigMap, metadata: {name: istio}, data: {mesh: ''}}"); err != nil || mesh == nil {
-		t.Errorf("an empty one: %v", err)
+	if mesh, err := read("{apiVersion: v1, kind: ConfigMap, metadata: {name: istio}, data: {mesh: '{}'}}"); err != nil || mesh == nil {
+		t.Errorf("one of defaults: %v", err)
+	}
+	if _, err := DecodeMeshConfig("f", []byte("mixerAddress: istio-mixer:15004\nmixerCheck: {}\nmixerReport: {}\nprotocolDetectionTimeout: 0s\n")); err != nil {
+		t.Errorf("keys of old releases: %v", err)
+	}
+	for _, text := range []string{"''", "' '", "null", "'null'", "~", "'~'", "'# authPolicy: MUTUAL_TLS'", "'---'"} {
+		if mesh, err := read("{apiVersion: v1, kind: ConfigMap, metadata: {name: istio}, data: {mesh: " + text + "}}"); err == nil || mesh != nil || !strings.Contains(err.Error(), `mesh: "{}" means defaults`) {
+			t.Errorf("an empty one, %s: %v", text, err)
+		}
 	}
 	for text, want := range map[string]string{
 		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |\n    rootNamespace: r\n    authPolicy: ON\n": "f.yaml:7: MeshConfig: authPolicy: unrecognized auth policy",

@@ -107,6 +107,15 @@ func TestWatchPolicy(t *testing.T) {
 	if !domain("own")() {
 		t.Errorf("another mesh's config counts: %s", feed.State().Snapshot.TrustDomain())
 	}
+	write("mesh.yaml", mesh("istio-system", ""))
+	until("an empty mesh config is told", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(told) == 4 && strings.Contains(told[3], `policy stays as it was`) && strings.Contains(told[3], `mesh: "{}" means defaults`)
+	})
+	if !domain("own")() {
+		t.Errorf("an empty mesh config counts: %s", feed.State().Snapshot.TrustDomain())
+	}
 	write("b.yaml", strings.Repeat("--- 1\n", policy.MaxDocuments+1))
 	until("a file of too many documents is told", func() bool {
 		mu.Lock()
