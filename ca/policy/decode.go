@@ -82,7 +82,7 @@ func decodedMesh(file string, text []byte, live bool) (*MeshConfig, error) {
 }
 
 // DecodeLiveMeshConfig is DecodeMeshConfig for a mesh that runs: keys that are
-// not known do not matter, for its releases add some each time, but one that is
+// not known are only noted, for its releases add some each time, but one that is
 // written almost as a key that is read is an error. So is an empty text, which
 // may be a mistake: {} is a configuration of defaults.
 func DecodeLiveMeshConfig(file string, text []byte) (*MeshConfig, error) {
@@ -117,6 +117,7 @@ func decodeMesh(file string, text []byte, live bool) (parsed, []Problem) {
 	}
 	if len(all) > 0 {
 		mesh = s.meshConfig(all[0])
+		mesh.Unknown = s.unknown
 	}
 	return parsed{mesh, s.lines}, s.problems
 }

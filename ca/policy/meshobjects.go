@@ -17,6 +17,9 @@ type MeshConfig struct {
 	// Namespace is that of the ConfigMap that holds it; empty where it does not say
 	// or there is none. It decides nothing here: see OfMesh.
 	Namespace string
+	// Unknown are the first keys of a live mesh config that nothing here knows: of
+	// a newer release, or mistyped. They decide nothing.
+	Unknown []UnknownKey
 }
 
 // Ref implements Object.

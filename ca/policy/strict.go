@@ -32,6 +32,7 @@ type strict struct {
 	file, object string
 	left         int  // visits
 	live         bool // unknown keys at the top do not matter
+	unknown      []UnknownKey
 	lines        map[string]int
 	problems     []Problem
 	fields       map[reflect.Type]map[string]reflect.StructField
@@ -178,7 +179,7 @@ func (s *strict) structure(n *yaml.Node, path string, v reflect.Value) {
 		field, known := fields[key.Value]
 		switch {
 		case !known && s.live && path == "":
-			if like := almost(fields, key.Value); like != "" {
+			if like := s.unknownKey(fields, key.Value); like != "" {
 				s.fail(key, key.Value, "unknown field %q: the field is called %q", key.Value, like)
 			}
 		case !known:
@@ -195,18 +196,6 @@ func (s *strict) structure(n *yaml.Node, path string, v reflect.Value) {
 			s.narrow(value, at, field.Tag.Get("words"))
 		}
 	})
-}
-
-// almost is the field that is read whose name differs from another by case,
-// dashes and underscores alone; empty for none.
-func almost(fields map[string]reflect.StructField, name string) string {
-	plain := strings.NewReplacer("_", "", "-", "", " ", "")
-	for known, field := range fields {
-		if field.Name != "_" && strings.EqualFold(plain.Replace(name), known) {
-			return known
-		}
-	}
-	return ""
 }
 
 // narrow refuses words of an enum that this field does not have.

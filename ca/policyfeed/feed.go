@@ -279,14 +279,24 @@ func (s *State) config() *policy.MeshConfig {
 	return &policy.MeshConfig{}
 }
 
-// Warnings are what is to be known of every answer: that it is old, or by a mesh
-// config that was deleted. The codes are stable.
-func (s *State) Warnings() (all []policy.Warning) {
+// Warnings are what is to be known of every answer: that it is old, or what
+// MeshWarnings says. The codes are stable.
+func (s *State) Warnings() []policy.Warning {
+	all := s.MeshWarnings()
+	for _, u := range s.Unread {
+		all = append(all, policy.Warning{Code: "unread", Message: u.String()})
+	}
+	return all
+}
+
+// MeshWarnings are of the mesh config: that it was deleted, and keys that nothing
+// here knows.
+func (s *State) MeshWarnings() (all []policy.Warning) {
 	if s.MeshGone {
 		all = append(all, policy.Warning{Code: "mesh-config-gone", Message: "the mesh config was deleted: its defaults hold, which may take plain text where it did not; {} as mesh config says that they are meant"})
 	}
-	for _, u := range s.Unread {
-		all = append(all, policy.Warning{Code: "unread", Message: u.String()})
+	for _, key := range s.config().Unknown {
+		all = append(all, key.Warning())
 	}
 	return all
 }

@@ -112,6 +112,19 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// TestUnknownKeys: keys that nothing here knows are told, as long as they are there.
+func TestUnknownKeys(t *testing.T) {
+	f := fed(policy.Legacy)
+	f.Apply(Change{Put: []policy.Object{&policy.MeshConfig{Unknown: []policy.UnknownKey{{Key: "acessLogFile", Like: "accessLogFile"}}}}})
+	if w := f.State().Warnings(); len(w) != 1 || w[0].Code != "mesh-config-unknown-key" {
+		t.Errorf("%v", w)
+	}
+	f.Apply(Change{Put: []policy.Object{&policy.MeshConfig{}}})
+	if w := f.State().Warnings(); len(w) != 0 {
+		t.Errorf("%v", w)
+	}
+}
+
 // TestMeshConfigIsDeleted: defaults hold, as after a restart; and that is told
 // until there is one again.
 func TestMeshConfigIsDeleted(t *testing.T) {

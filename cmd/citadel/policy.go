@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -46,7 +47,7 @@ func (all *proofs) ofWorkloads() authn.Chain {
 }
 
 // feedPolicy runs the source, and logs when there is something to answer from,
-// and when that falls back to defaults.
+// and what is new to be known of the mesh config.
 func (p *process) feedPolicy(ctx context.Context, source policySource, feed *policyfeed.Feed) {
 	p.log.Info("policy is being read", "generation", p.cfg.generation.String(), "readers", p.cfg.policyReaders)
 	ended := make(chan struct{})
@@ -65,8 +66,11 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 		if before.Snapshot == nil && state.Snapshot != nil {
 			p.tellServed(state)
 		}
-		if state.MeshGone && !before.MeshGone {
-			p.log.Warn("policy", "warning", state.Warnings()[0].Message)
+		told := before.MeshWarnings()
+		for _, w := range state.MeshWarnings() {
+			if !slices.Contains(told, w) {
+				p.log.Warn("policy", "warning", w.Message)
+			}
 		}
 		before = state
 	}
@@ -84,12 +88,9 @@ func (p *process) tellServed(state *policyfeed.State) {
 // watchPolicyMetrics shows the state of now.
 func (p *process) watchPolicyMetrics(feed *policyfeed.Feed) {
 	p.metrics.gauge("citadel_policy_objects", "Objects that decide about mTLS.", func() float64 { return float64(len(feed.State().Items())) })
-	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid, kinds that are not heard of, and a mesh config that was deleted.", func() float64 {
-		n := len(feed.State().Problems())
-		if feed.State().MeshGone {
-			n++
-		}
-		return float64(n)
+	p.metrics.gauge("citadel_policy_problems", "Objects that do not count, for they cannot be read or are not valid, kinds that are not heard of, a mesh config that was deleted, and keys of it that are not known.", func() float64 {
+		state := feed.State()
+		return float64(len(state.Problems()) + len(state.MeshWarnings()))
 	})
 	p.metrics.gauge("citadel_policy_known", "1 once what decides about mTLS has been read, and agents are told.", func() float64 {
 		if feed.State().Snapshot == nil {

@@ -23,7 +23,13 @@ func (c *cluster) mesh(cmd *cobra.Command, storage string, g policy.Generation) 
 		}
 		unread = append(unread, one)
 	}
-	return &meshWorld{World: mesh.NewWorld(g, objects), unread: unread, now: c.clock.now()}, nil
+	world := &meshWorld{World: mesh.NewWorld(g, objects), unread: unread, now: c.clock.now()}
+	if config, is := world.Object(policy.Ref{Kind: policy.KindMeshConfig}).(*policy.MeshConfig); is {
+		for _, key := range config.Unknown {
+			world.warnings = append(world.warnings, mesh.Warning(key.Warning()))
+		}
+	}
+	return world, nil
 }
 
 // missed says what could not be read, or that nothing can be. By the defaults of
