@@ -76,7 +76,9 @@ func (d Decision) Explain() Explanation {
 	x.rule = x.search()
 	x.tls = x.selectTLS()
 	x.examples()
-	e.Server.Shadowed = x.shadowedServer()
+	older := x.ignoredOlder()
+	e.Server.Shadowed = append(x.shadowedServer(), older...)
+	x.warnOlder(older)
 	if s.generation != Legacy {
 		e.Client.Shadowed = x.shadowedRules()
 	}

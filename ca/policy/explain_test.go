@@ -38,7 +38,7 @@ func TestShadowed(t *testing.T) {
 		"own-two-policies-choose-one-workload":        "[{PeerAuthentication/foo/b STRICT PeerAuthentication/foo/a is older, and one workload has one policy}] []",
 		"own-namespace-disable-hides-strict-workload": "[{PeerAuthentication/foo/off DISABLE PeerAuthentication/foo/hard is more specific}] []",
 		"own-root-selector-chooses-nothing":           "[{PeerAuthentication/istio-system/all STRICT a selector in the root namespace chooses nothing}] []",
-		"own-auto-policy-is-v1alpha1":                 "[] []",
+		"own-auto-policy-is-v1alpha1":                 "[{MeshConfig/authPolicy MUTUAL_TLS is of generation legacy, and auto has picked v1alpha1}] []",
 	} {
 		e := find(name)
 		if got := fmt.Sprint(e.Server.Shadowed, " ", e.Client.Shadowed); got != want {
