@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -122,8 +124,7 @@ func (f *meshFlags) fromCitadel(cmd *cobra.Command, g policy.Generation) (*meshW
 	if !cmd.Flags().Changed("generation") {
 		g = all.Generation
 	}
-	world := &meshWorld{World: mesh.NewWorld(g, all.Objects), now: time.Now()}
-	world.unread = unseen(world.World, all.Problems)
+	world := worldOf(g, all.Generation, all.Objects, all.Problems)
 	for _, one := range all.Warnings {
 		if one.Code != "unread" { // is among the problems
 			world.warnings = append(world.warnings, mesh.Warning(one))
@@ -132,17 +133,61 @@ func (f *meshFlags) fromCitadel(cmd *cobra.Command, g policy.Generation) (*meshW
 	return world, nil
 }
 
+// worldOf is a mesh by the rules of g, of what a citadel sent that judges by its own.
+func worldOf(g, own policy.Generation, objects []policy.Object, problems []string) *meshWorld {
+	world := &meshWorld{World: mesh.NewWorld(g, objects), now: time.Now()}
+	judged := world.World
+	if g != own {
+		judged = mesh.NewWorld(own, objects)
+	}
+	world.unread = unseen(judged, problems)
+	return world
+}
+
 // unseen are the problems of a citadel that are not of objects which it has
-// sent: those are not valid, and are told with each answer that they concern.
+// sent: those are not valid, and are told with each answer that they concern. The
+// world is by the citadel's own generation, by which it has judged.
 func unseen(w *mesh.World, problems []string) (unread []unreadKind) {
 	told := w.Problems()
 	for _, text := range problems {
 		if !slices.ContainsFunc(told, func(p policy.Problem) bool { return p.Error() == text }) {
-			object, why, _ := strings.Cut(text, ": ")
-			unread = append(unread, unreadKind{Kind: object, Why: "citadel: " + why})
+			one := parseProblem(text)
+			one.Why = "citadel: " + one.Why
+			unread = append(unread, one)
 		}
 	}
 	return unread
+}
+
+// What a citadel says of a kind that it does not hear of, and where the name of
+// an object is in what it says of one.
+var (
+	unheard  = regexp.MustCompile(`^([A-Za-z]+(?: istio)?) is not (?:read: (?s:(.*))|heard of\b)`)
+	inObject = regexp.MustCompile(`(?:^|[ :])((?:` + strings.Join(kindNames(), "|") + `)(?:/[^\s:/]+){0,2})(: | is )`)
+)
+
+func kindNames() (all []string) {
+	for kind := policy.KindMeshConfig; kind <= policy.KindDestinationRule; kind++ {
+		all = append(all, kind.String())
+	}
+	return all
+}
+
+// parseProblem takes apart a problem of a citadel, which is text for people: the
+// kind or object that it is about, and what is said of it, place included.
+func parseProblem(text string) unreadKind {
+	if m := unheard.FindStringSubmatch(text); m != nil {
+		return unreadKind{Kind: m[1], Why: cmp.Or(m[2], strings.TrimPrefix(text, m[1]+" is "))}
+	}
+	at := inObject.FindStringSubmatchIndex(text)
+	if at == nil {
+		return unreadKind{Kind: "object", Why: text}
+	}
+	rest := at[5]
+	if text[at[4]:at[5]] != ": " {
+		rest = at[4] + 1 // "is" belongs to what is said
+	}
+	return unreadKind{Kind: text[at[2]:at[3]], Why: text[:at[2]] + text[rest:]}
 }
 
 // citadelError says what to do, and sets the exit code.
