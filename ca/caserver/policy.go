@@ -145,12 +145,12 @@ func (s *policyServer) callerOf(id spiffeid.ID) (policyCaller, error) {
 // maxReasons is how many problems a refusal names.
 const maxReasons = 5
 
-// known is the state of now, or why there is none.
-func (s *policyServer) known() (*policyfeed.State, error) {
+// known is the state of now, or that there is none; readers are told why.
+func (s *policyServer) known(caller policyCaller) (*policyfeed.State, error) {
 	state := s.set.Feed.State()
 	if state.Snapshot == nil {
 		reason := "policy has not been read yet"
-		if problems := state.Problems(); len(problems) > 0 {
+		if problems := state.Problems(); caller.reader && len(problems) > 0 {
 			reason += ": " + strings.Join(problems[:min(len(problems), maxReasons)], "; ")
 		}
 		return nil, &ca.Error{Class: ca.CANotReady, Reason: reason}

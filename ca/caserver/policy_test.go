@@ -271,6 +271,10 @@ func TestPolicyCallers(t *testing.T) {
 	unready(err)
 	r.feed.Apply(policyfeed.Change{Unread: []policyfeed.Unread{{What: "Pod", Why: "pods is forbidden"}}, Broken: map[policy.Ref]error{{Kind: policy.KindMeshConfig}: errors.New("line 3")}})
 	_, err = r.as("a", "web").Explain(t.Context(), question("a"))
+	if unready(err); strings.Contains(err.Error(), "forbidden") || strings.Contains(err.Error(), "line 3") {
+		t.Errorf("who is no reader hears the cause: %v", err)
+	}
+	_, err = r.as("ops", "reader").Explain(t.Context(), question("a"))
 	if unready(err); !strings.Contains(err.Error(), "pods is forbidden") || !strings.Contains(err.Error(), "line 3") {
 		t.Errorf("%v", err)
 	}
@@ -347,10 +351,20 @@ func TestExplain(t *testing.T) {
 	mesh := &policy.MeshConfig{RootNamespace: "istio-system"}
 	r.feed.Apply(policyfeed.Change{Put: []policy.Object{mesh}})
 	r.feed.Apply(policyfeed.Change{Gone: []policy.Ref{mesh.Ref()}, Unread: []policyfeed.Unread{{What: "Pod", Old: true, Why: "forbidden"}}})
-	got, err := r.as("b", "web").Explain(t.Context(), req)
-	for code, message := range map[string]string{"unread": "Pod is not heard of, and what is known of it may be old: forbidden", "mesh-config-gone": "its defaults hold"} {
-		if err != nil || !slices.ContainsFunc(got.Warnings, func(w *citadelv1.PolicyWarning) bool { return w.Code == code && strings.Contains(w.Message, message) }) {
-			t.Errorf("%v, %v", got, err)
+	const fact = "Pod is not heard of, and what is known of it may be old"
+	for _, c := range []struct {
+		client citadelv1.PolicyServiceClient
+		unread string
+	}{{r.as("b", "web"), fact}, {r.as("ops", "reader"), fact + ": forbidden"}} {
+		got, err := c.client.Explain(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(got.Warnings, func(w *citadelv1.PolicyWarning) bool { return w.Code == "unread" && w.Message == c.unread }) ||
+			!slices.ContainsFunc(got.Warnings, func(w *citadelv1.PolicyWarning) bool {
+				return w.Code == "mesh-config-gone" && strings.Contains(w.Message, "its defaults hold")
+			}) {
+			t.Errorf("want %q: %v", c.unread, got.Warnings)
 		}
 	}
 	stream, err := r.as("ops", "reader").ListObjects(t.Context(), &citadelv1.ListObjectsRequest{})

@@ -15,7 +15,7 @@ import (
 // Explain answers one question.
 func (s *policyServer) Explain(ctx context.Context, req *citadelv1.ExplainRequest) (reply *citadelv1.ExplainResponse, err error) {
 	err = s.answer(ctx, "Explain", func(caller policyCaller) error {
-		state, err := s.known()
+		state, err := s.known(caller)
 		if err != nil {
 			return err
 		}
@@ -23,15 +23,15 @@ func (s *policyServer) Explain(ctx context.Context, req *citadelv1.ExplainReques
 		if q.Server.Host == "" || q.Client.Namespace == "" {
 			return &ca.Error{Class: ca.CSRError, Reason: "the question lacks the client's namespace or the server's host"}
 		}
-		snapshot := state.Snapshot
+		snapshot, warnings := state.Snapshot, state.Warnings()
 		if !caller.reader {
 			if q.Client.Namespace != caller.namespace {
 				return &ca.Error{Class: ca.Denied, Reason: fmt.Sprintf("%s may ask about clients of namespace %s alone: "+
 					"citadel's --policy-readers names who may ask about all", caller.id, caller.namespace)}
 			}
-			snapshot = s.set.Feed.View(caller.namespace).Snapshot()
+			snapshot, warnings = s.set.Feed.View(caller.namespace).Snapshot(), state.Facts()
 		}
-		reply = explained(state, snapshot.Resolve(q))
+		reply = explained(state, snapshot.Resolve(q), warnings)
 		return nil
 	})
 	return reply, err
@@ -45,7 +45,7 @@ func queryOf(req *citadelv1.ExplainRequest) policy.Query {
 	}
 }
 
-func explained(state *policyfeed.State, d policy.Decision) *citadelv1.ExplainResponse {
+func explained(state *policyfeed.State, d policy.Decision, warnings []policy.Warning) *citadelv1.ExplainResponse {
 	e := d.Explain()
 	reply := &citadelv1.ExplainResponse{Version: state.Version, Generation: state.Snapshot.Generation().String(), Picked: e.Picked,
 		Server: sideOf(e.Server), Client: sideOf(e.Client), Verdict: e.Verdict.String(), Symptom: string(e.Symptom),
@@ -53,7 +53,7 @@ func explained(state *policyfeed.State, d policy.Decision) *citadelv1.ExplainRes
 	if state.Asked == policy.Auto && reply.Picked == "" { // a view is told which
 		reply.Picked = "citadel picks it by what exists in the mesh"
 	}
-	reply.Warnings = warningsOf(append(e.Warnings, state.Warnings()...))
+	reply.Warnings = warningsOf(append(e.Warnings, warnings...))
 	for _, f := range e.Failing {
 		reply.Failing = append(reply.Failing, &citadelv1.FailingEndpoint{Endpoint: f.Endpoint, Server: f.Server.String(), ServerBy: f.ServerBy, Client: f.Client.String()})
 	}
@@ -91,7 +91,7 @@ func (s *policyServer) ListObjects(_ *citadelv1.ListObjectsRequest, stream grpc.
 		if !caller.reader {
 			return &ca.Error{Class: ca.Denied, Reason: fmt.Sprintf("%s may not see all of the mesh: citadel's --policy-readers names who may", caller.id)}
 		}
-		state, err := s.known()
+		state, err := s.known(caller)
 		if err != nil {
 			return err
 		}

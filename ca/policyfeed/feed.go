@@ -79,11 +79,14 @@ type Unread struct {
 }
 
 // String is one line.
-func (u Unread) String() string {
+func (u Unread) String() string { return u.Fact() + ": " + u.Why }
+
+// Fact is String without the cause, which names who may not do what where.
+func (u Unread) Fact() string {
 	if u.Old {
-		return u.What + " is not heard of, and what is known of it may be old: " + u.Why
+		return u.What + " is not heard of, and what is known of it may be old"
 	}
-	return u.What + " is not read: " + u.Why
+	return u.What + " is not read"
 }
 
 // Change is what is new. Of one Ref, the last of Put, Gone and Broken counts.
@@ -281,10 +284,15 @@ func (s *State) config() *policy.MeshConfig {
 
 // Warnings are what is to be known of every answer: that it is old, or what
 // MeshWarnings says. The codes are stable.
-func (s *State) Warnings() []policy.Warning {
+func (s *State) Warnings() []policy.Warning { return s.warnings(Unread.String) }
+
+// Facts are Warnings without causes, for those who run workloads.
+func (s *State) Facts() []policy.Warning { return s.warnings(Unread.Fact) }
+
+func (s *State) warnings(text func(Unread) string) []policy.Warning {
 	all := s.MeshWarnings()
 	for _, u := range s.Unread {
-		all = append(all, policy.Warning{Code: "unread", Message: u.String()})
+		all = append(all, policy.Warning{Code: "unread", Message: text(u)})
 	}
 	return all
 }
