@@ -35,7 +35,7 @@ func newPolicyTestCommand() *cobra.Command {
 of the cases that fail, with what was expected and what the answer is. README.md shows how a
 case is written.
 
-It exits with 1 when a case fails.`,
+It exits with 1 when a case fails, and when a file has no cases.`,
 		Example: `  citadelctl policy test cases.yaml
   citadelctl policy test tests/*.yaml -o json`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -64,6 +64,9 @@ func runCases(cmd *cobra.Command, o *output, paths []string) error {
 		cases, err := policy.DecodeCases(file.name, file.text)
 		if err != nil {
 			return err
+		}
+		if len(cases.Resolve)+len(cases.Validate) == 0 {
+			return fmt.Errorf("%s has no cases: nothing was tested", file.name)
 		}
 		document.add(file.name, cases)
 	}
