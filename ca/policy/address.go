@@ -46,6 +46,23 @@ func (s *Snapshot) Places(at netip.AddrPort) (all []Place) {
 	return all
 }
 
+// Named lists the service ports of a namespace behind which a port may stand of
+// workloads that are known by a name instead of an address: any host may be one.
+func (s *Snapshot) Named(namespace string, port uint16) (all []Place) {
+	ns := s.namespaces[namespace]
+	if ns == nil {
+		return nil
+	}
+	for _, e := range ns.index().named {
+		for i := range e.service.ports {
+			if p := &e.service.ports[i]; e.workload.portOf(p) == int32(port) {
+				all = append(all, Place{ns.name, e.service.host, p.number, e.workload.name, false})
+			}
+		}
+	}
+	return all
+}
+
 // Workload is what has an address of its own: a Pod, or a WorkloadEntry.
 type Workload struct {
 	Ref     Ref
@@ -95,6 +112,7 @@ type places struct {
 	services  map[netip.Addr][]*service
 	ranges    []addressRange
 	endpoints map[netip.Addr][]endpointOf
+	named     []endpointOf // whose address is a name
 	workloads map[netip.Addr][]*workload
 }
 
@@ -129,7 +147,11 @@ func (p *places) fill(n *namespace) {
 				}
 			}
 			for _, w := range s.endpoints {
-				w.eachAddress(func(addr netip.Addr) { p.endpoints[addr] = append(p.endpoints[addr], endpointOf{s, w}) })
+				found := false
+				w.eachAddress(func(addr netip.Addr) { p.endpoints[addr], found = append(p.endpoints[addr], endpointOf{s, w}), true })
+				if !found && w.address() != "" {
+					p.named = append(p.named, endpointOf{s, w})
+				}
 			}
 		}
 	}

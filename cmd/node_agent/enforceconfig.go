@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -178,6 +180,8 @@ func (r *reader) healthCheck(f field) (h enforce.HealthCheck) {
 		"path": func(f field) {
 			if h.Path = r.text(f); h.Path == "" || h.Path[0] != '/' {
 				r.problem(f, "%q does not begin with /: for a check that only connects leave path out", h.Path)
+			} else if _, err := url.ParseRequestURI(h.Path); err != nil || strings.ContainsAny(h.Path, " #") {
+				r.problem(f, "%q is no path that a request could ask for", h.Path)
 			}
 		},
 	})

@@ -115,6 +115,9 @@ func (c *credentials) peer(state tls.ConnectionState) (spiffeid.ID, error) {
 	if err != nil {
 		return spiffeid.ID{}, failure{UntrustedPeer, fmt.Errorf("the certificate of %s: %w", name(state.PeerCertificates[0]), err)}
 	}
+	if id.Path() == "" { // X509-SVID 3: a leaf names a workload, not a trust domain
+		return spiffeid.ID{}, failure{UntrustedPeer, fmt.Errorf("the certificate of %s names a trust domain, and nobody in it", id)}
+	}
 	return id, nil
 }
 

@@ -31,7 +31,7 @@ import (
 // Limits bound what connections may take. What is over a limit is refused at
 // once.
 type Limits struct {
-	Connections         int           // open at one time, in both directions
+	Connections         int           // open at one time, in each direction
 	HandshakesPerSecond int           // TLS handshakes that clients begin here; a burst of as many
 	Header              time.Duration // in which a client has said what it wants: its handshake, its first request
 	ServerFirst         time.Duration // after which a PERMISSIVE server takes a silent client for one that waits for the server
@@ -70,7 +70,8 @@ type Settings struct {
 type Enforcer struct {
 	Settings
 	handshakes *rate.Limiter
-	open       atomic.Int64
+	in, out    atomic.Int64 // open connections
+	waiting    waiting
 	plans      plans
 	listeners  sync.Map // netip.AddrPort: the Direction of those to which no redirect leads
 }
@@ -114,11 +115,11 @@ func (e *Enforcer) listener(at netip.AddrPort) Direction {
 }
 
 // Open is the number of connections that are being served.
-func (e *Enforcer) Open() int { return int(e.open.Load()) }
+func (e *Enforcer) Open() int { return int(e.in.Load() + e.out.Load()) }
 
 // serve hands each connection of a listener to handle, until ctx ends; then those
-// that are open have Limits.Drain to end. It closes the listener.
-func (e *Enforcer) serve(ctx context.Context, listener net.Listener, handle func(ctx context.Context, c *net.TCPConn, began time.Time), refused func(c *net.TCPConn)) error {
+// that are open, which it counts, have Limits.Drain to end. It closes the listener.
+func (e *Enforcer) serve(ctx context.Context, listener net.Listener, count *atomic.Int64, handle func(ctx context.Context, c *net.TCPConn, began time.Time), refused func(c *net.TCPConn)) error {
 	// work outlives ctx: connections are drained
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -126,14 +127,14 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, handle func
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
 	err := e.accept(ctx, listener, func(c *net.TCPConn) {
-		if e.open.Add(1) > int64(e.Limits.Connections) {
-			e.open.Add(-1)
+		if count.Add(1) > int64(e.Limits.Connections) {
+			count.Add(-1)
 			reset(c)
 			refused(c)
 			return
 		}
 		open.Go(func() {
-			defer e.open.Add(-1)
+			defer count.Add(-1)
 			stop := context.AfterFunc(work, func() { reset(c) })
 			defer stop()
 			handle(work, c, time.Now())

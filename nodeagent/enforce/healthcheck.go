@@ -3,10 +3,12 @@ package enforce
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -50,7 +52,8 @@ func (in *incoming) mayAsk(s *sniffed) bool {
 	if len(checks) == 0 {
 		return false
 	}
-	request := requestOf(readHead(s))
+	in.first = readHead(s)
+	request := requestOf(in.first)
 	if request != nil && slices.ContainsFunc(checks, func(h *HealthCheck) bool { return request.RequestURI == h.Path }) {
 		in.check = request
 	}
@@ -79,23 +82,29 @@ func readHead(s *sniffed) []byte {
 
 // requestOf reads a GET or HEAD without a body; nil if it is something else. It
 // must be all that was said: a second request behind it, or a body, would be
-// something else that gets through.
+// something else that gets through. So would most headers, by which frameworks
+// take another path, another method or another caller for the one meant: the
+// request has none but those that a check needs.
 func requestOf(text []byte) *http.Request {
 	rest := bufio.NewReader(bytes.NewReader(text))
-	request, err := http.ReadRequest(rest)
-	if err != nil || rest.Buffered() > 0 || request.ContentLength != 0 || len(request.TransferEncoding) > 0 || request.Header.Get("Upgrade") != "" {
+	said, err := http.ReadRequest(rest)
+	if err != nil || rest.Buffered() > 0 || said.ContentLength != 0 || len(said.TransferEncoding) > 0 || len(said.Header["Upgrade"]) > 0 {
 		return nil
 	}
-	if request.Method != http.MethodGet && request.Method != http.MethodHead || request.ProtoMajor != 1 || !strings.HasPrefix(request.RequestURI, "/") {
+	if said.Method != http.MethodGet && said.Method != http.MethodHead || said.ProtoMajor != 1 || !strings.HasPrefix(said.RequestURI, "/") || said.Host == "" && said.ProtoMinor > 0 {
 		return nil
 	}
-	request.Close = true // it is the last of its connection
+	request := &http.Request{Method: said.Method, URL: said.URL, Host: cmp.Or(said.Host, "localhost"), RequestURI: said.RequestURI, Header: http.Header{}, Close: true}
+	request.Header.Set("User-Agent", said.Header.Get("User-Agent"))
+	if accept := said.Header.Get("Accept"); accept != "" {
+		request.Header.Set("Accept", accept)
+	}
 	return request
 }
 
 // answerCheck has the application answer one request, and ends the connection:
 // what the client says after it is not read.
-func (in *incoming) answerCheck(ctx context.Context, app string) Event {
+func (in *incoming) answerCheck(ctx context.Context) Event {
 	v := in.event
 	v.Way = WayHealth
 	if in.check == nil { // it has gone already
@@ -103,21 +112,39 @@ func (in *incoming) answerCheck(ctx context.Context, app string) Event {
 		return *v
 	}
 	within(in.c, in.e.Limits.Header)
-	server, err := in.e.application(ctx, app)
+	server, err := in.e.application(ctx, in.app)
 	if err != nil {
-		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", app, err))
+		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", in.app, err))
 	}
 	defer server.Close()
 	v.Upstream = remoteOf(server)
 	within(server, in.e.Limits.Header)
-	if err = in.check.Write(server); err == nil {
-		v.Out, err = io.Copy(in.c, io.LimitReader(server, longestAnswer))
+	answer, err := in.ask(server)
+	if err == nil {
+		v.In, v.Out = int64(len(in.first)), int64(len(answer))
+		_, err = in.c.Write(answer)
 	}
 	if err != nil {
-		return v.refuse(in.c, PeerReset, fmt.Errorf("health check of %s: %w", app, err))
+		return v.refuse(in.c, PeerReset, fmt.Errorf("health check of %s: %w", in.app, err))
 	}
 	in.c.Close()
 	return *v
+}
+
+// ask has the application answer the check. It may keep its connection open.
+func (in *incoming) ask(server net.Conn) ([]byte, error) {
+	if err := in.check.Write(server); err != nil {
+		return nil, err
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(server, longestAnswer)), in.check)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	answer.Close = true
+	var text bytes.Buffer
+	err = answer.Write(&text)
+	return text.Bytes(), err
 }
 
 // longestAnswer is what a health check may be told.

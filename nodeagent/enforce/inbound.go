@@ -36,7 +36,7 @@ func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) e
 	if p.App != "" {
 		e.listeners.Store(addrPort(listener.Addr()), Inbound)
 	}
-	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
+	return e.serve(ctx, listener, &e.in, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.comeIn(ctx, c, p))
 	}, func(c *net.TCPConn) {
 		e.Observe(Event{Direction: Inbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.Limits.Connections)})
@@ -65,21 +65,10 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 	mine := e.Credentials.current.Load()
 	s := e.plans.of(e.Credentials.ID()).serve(servedKey{v.Local, p.App != "", p.Host, p.ServicePort})
 	v.Mode, v.By, v.Service = s.mode.String(), s.by, s.service
-	in := incoming{e: e, c: c, mine: mine, event: &v}
-	var client side
-	var err error
-	switch {
-	case s.open:
-		v.Mode, v.Way, client = "", WayOpen, plainSide(c)
-	case s.mode == policy.Disable:
-		v.Way, client = WayPlain, plainSide(c)
-	case s.mode == policy.Permissive:
-		client, err = in.permissive()
-	default:
-		client, err = in.strict()
-	}
+	in := incoming{e: e, c: c, mine: mine, event: &v, app: app, header: p.ProxyProtocol}
+	client, err := in.judge(ctx, s)
 	if errors.Is(err, errHealthCheck) {
-		return in.answerCheck(ctx, app)
+		return in.answerCheck(ctx)
 	}
 	if err != nil {
 		reason := reasonOf(err, BadHandshake)
@@ -88,7 +77,28 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 		}
 		return v.refuse(c, reason, err)
 	}
-	return in.carry(ctx, client, app, p.ProxyProtocol)
+	return in.carry(ctx, client)
+}
+
+// judge lets a client in, or says why not.
+func (in *incoming) judge(ctx context.Context, s served) (side, error) {
+	switch {
+	case s.open:
+		in.event.Mode, in.event.Way = "", WayOpen
+		return plainSide(in.c), nil
+	case s.mode == policy.Disable:
+		in.event.Way = WayPlain
+		return plainSide(in.c), nil
+	}
+	who := in.event.Remote.Addr()
+	if !in.e.waiting.enter(who, in.e.Limits.Connections) {
+		return side{}, failure{TooMany, fmt.Errorf("too many, of %s or of all, have not shown who they are yet", who)}
+	}
+	defer in.e.waiting.leave(who)
+	if s.mode == policy.Permissive {
+		return in.permissive(ctx)
+	}
+	return in.strict()
 }
 
 // refuse resets a connection, and is its end.
@@ -104,8 +114,15 @@ type incoming struct {
 	c     *net.TCPConn
 	mine  *credentials
 	event *Event
+
+	app    string // HOST:PORT
+	header bool   // the application is told of its clients
+
 	first []byte        // read already, for the application to have
 	check *http.Request // what a health check asks for
+
+	server *net.TCPConn // the application, where it has spoken first
+	spoken []byte       // its first word
 }
 
 // strict takes mutual TLS alone, and health checks.
@@ -131,12 +148,14 @@ func (in *incoming) strict() (side, error) {
 }
 
 // permissive takes mutual TLS of the mesh, and passes all else on as it came.
-func (in *incoming) permissive() (side, error) {
+func (in *incoming) permissive(ctx context.Context) (side, error) {
 	s := &sniffed{Conn: in.c}
 	within(in.c, in.e.Limits.ServerFirst)
 	first, err := s.first()
-	if isTimeout(err) { // a client that waits for the server's first word
-		return in.raw(s), nil
+	if isTimeout(err) {
+		if first, err = in.serverFirst(ctx, s); err == nil && in.server != nil {
+			return in.raw(s), nil
+		}
 	}
 	if err != nil {
 		return side{}, in.silence(err)
@@ -151,6 +170,40 @@ func (in *incoming) permissive() (side, error) {
 	}
 	return client, err
 }
+
+// serverFirst waits for whoever speaks first: the application, to a client that
+// waits for it, or a client that is late. It returns the client's first byte, or
+// else in.server is set.
+func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
+	server, err := in.connect(ctx, plainSide(in.c))
+	if err != nil {
+		return 0, err
+	}
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		word := make([]byte, smallBuffer)
+		n, err := server.Read(word)
+		if in.spoken = word[:n]; !isTimeout(err) {
+			_ = in.c.SetReadDeadline(past)
+		}
+	}()
+	within(in.c, in.e.Limits.Header)
+	first, err := s.first()
+	_ = server.SetReadDeadline(past)
+	<-heard
+	if !isTimeout(err) {
+		in.spoken = nil
+		reset(server) // the client has spoken, and may need another connection, or it is gone
+		return first, err
+	}
+	in.server = server
+	within(server, 0)
+	return 0, nil
+}
+
+// past is a deadline that ends what waits.
+var past = time.Unix(1, 0)
 
 // raw leaves a connection as it came.
 func (in *incoming) raw(s *sniffed) side {
@@ -202,7 +255,7 @@ func (in *incoming) silence(err error) error {
 }
 
 func isEnd(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errCut) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
@@ -212,31 +265,49 @@ func isNoCertificate(err error) bool {
 	return err.Error() == "tls: client didn't provide a certificate"
 }
 
-// carry brings what comes to the application, and back.
-func (in *incoming) carry(ctx context.Context, client side, app string, header bool) Event {
-	v := in.event
-	server, err := in.e.application(ctx, app)
+// connect opens a connection to the application, and tells it of the client if it
+// is to be told.
+func (in *incoming) connect(ctx context.Context, client side) (*net.TCPConn, error) {
+	server, err := in.e.application(ctx, in.app)
 	if err != nil {
-		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", app, err))
+		return nil, failure{reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", in.app, err)}
 	}
-	v.Upstream = remoteOf(server)
-	before := in.first
-	if header {
-		told, err := proxyHeader(v, client)
+	if !in.header {
+		return server, nil
+	}
+	told, err := proxyHeader(in.event, client)
+	if err == nil {
+		_, err = server.Write(told)
+	}
+	if err != nil {
+		reset(server)
+		return nil, failure{PeerReset, fmt.Errorf("tell the application at %s of its client: %w", in.app, err)}
+	}
+	return server, nil
+}
+
+// carry brings what comes to the application, and back.
+func (in *incoming) carry(ctx context.Context, client side) Event {
+	v, server, err := in.event, in.server, error(nil)
+	if server == nil {
+		server, err = in.connect(ctx, client)
+	}
+	if err == nil && len(in.first)+len(in.spoken) > 0 {
+		_, err = server.Write(in.first)
+		if _, told := client.Write(in.spoken); err == nil {
+			err = told
+		}
 		if err != nil {
 			reset(server)
-			return v.refuse(in.c, Unreachable, err)
-		}
-		before = append(told, before...)
-	}
-	if len(before) > 0 {
-		if _, err := server.Write(before); err != nil {
-			reset(server)
-			return v.refuse(in.c, PeerReset, fmt.Errorf("the application at %s: %w", app, err))
+			err = failure{PeerReset, fmt.Errorf("the application at %s: %w", in.app, err)}
 		}
 	}
+	if err != nil {
+		return v.refuse(in.c, reasonOf(err, Unreachable), err)
+	}
+	v.Upstream = remoteOf(server)
 	v.In, v.Out, err = relay(ctx, client, plainSide(server))
-	v.In += int64(len(in.first))
+	v.In, v.Out = v.In+int64(len(in.first)), v.Out+int64(len(in.spoken))
 	v.ended(err)
 	return *v
 }

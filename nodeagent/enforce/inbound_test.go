@@ -1,10 +1,17 @@
 package enforce
 
 import (
+	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,6 +121,165 @@ func TestServerFirst(t *testing.T) {
 	}
 	if e := r.event(); e.Way != WayPlain || e.Reason != "" || e.In != 4 || e.Out != 15 {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestLate: a client that is slow to speak is judged by what it says, as long as
+// the application has not spoken to it.
+func TestLate(t *testing.T) {
+	r := newRig(t)
+	r.limits.ServerFirst = time.Millisecond
+	heard := make(chan struct{}, 10)
+	app := r.app(func(c net.Conn) { heard <- struct{}{}; echo(c) })
+	at := r.in(r.enforcer("httpbin"), app, Port{}, mode("PERMISSIVE"))
+	c := r.dial(at)
+	<-heard // the agent has asked the application whether it has something to say
+	client := tls.Client(c, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{r.pair(r.root)}, NextProtos: []string{"istio"}})
+	if said := ask(client, "hello"); said != "hello" {
+		t.Errorf("mutual TLS that came late: %q", said)
+	}
+	if e := r.event(); e.Way != WayMTLS || e.Reason != "" {
+		t.Errorf("%+v", e)
+	}
+	c = r.dial(at)
+	<-heard
+	<-heard
+	if said := ask(c, "hello"); said != "hello" {
+		t.Errorf("plain text that came late: %q", said)
+	}
+	if e := r.event(); e.Way != WayPlain || e.Reason != "" || e.In != 5 {
+		t.Errorf("%+v", e)
+	}
+	c = r.dial(at)
+	<-heard
+	<-heard
+	c.Close()
+	if e := r.event(); e.Reason != PeerReset {
+		t.Errorf("a client that went: %+v", e)
+	}
+}
+
+// TestSilent: nobody speaks, and after Limits.Header nobody is waited for.
+func TestSilent(t *testing.T) {
+	r := newRig(t)
+	r.limits.ServerFirst, r.limits.Header = time.Millisecond, 10*time.Millisecond
+	e := r.enforcer("httpbin")
+	at := r.in(e, r.app(echo), Port{}, mode("PERMISSIVE"))
+	c := r.dial(at)
+	waitFor(t, func() bool {
+		e.waiting.mu.Lock()
+		defer e.waiting.mu.Unlock()
+		return e.Open() == 1 && e.waiting.all == 0
+	})
+	if said := ask(c, "hello"); said != "hello" {
+		t.Errorf("heard %q", said)
+	}
+	if e := r.event(); e.Way != WayPlain || e.Reason != "" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestWaiting: who has not shown who it is takes no place of those who have, nor
+// of those who leave.
+func TestWaiting(t *testing.T) {
+	var w waiting
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	const connections = 20 * fewest
+	for i := range connections / addressShare {
+		if !w.enter(a, connections) {
+			t.Fatalf("the %d. of %s is refused", i, a)
+		}
+	}
+	if w.enter(a, connections) {
+		t.Error("one address takes more than its share")
+	}
+	for i := range connections / addressShare {
+		if !w.enter(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i)}), connections) {
+			t.Fatalf("the %d. of %s is refused", i, b)
+		}
+	}
+	if w.enter(b, connections) {
+		t.Error("one network takes more than its share")
+	}
+	w.leave(a)
+	if !w.enter(a, connections) {
+		t.Error("a place that was given back is not free")
+	}
+	taken := 2 * connections / addressShare
+	for i := 0; w.enter(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), connections); i++ {
+		taken++
+	}
+	if taken != connections/waitingShare {
+		t.Errorf("%d places of %d are taken", taken, connections)
+	}
+}
+
+// TestHealthChecks: what gets through is one GET of one path, with nothing by
+// which it could mean something else.
+func TestHealthChecks(t *testing.T) {
+	r := newRig(t)
+	app := r.app(func(c net.Conn) {
+		request, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		text, _ := httputil.DumpRequest(request, false)
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+		_, _ = io.Copy(io.Discard, c) // it keeps the connection
+	})
+	checks := []HealthCheck{{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Path: "/healthz"}}
+	e := r.enforcer("httpbin", func(s *Settings) { s.HealthChecks = checks })
+	at := r.in(e, app, Port{}, mode("STRICT"))
+	e.HealthChecks[0].Port = at.Port()
+	got := r.ask(at, "GET /healthz HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe\r\nAccept: */*\r\nX-Original-URL: /admin\r\nCookie: a=b\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\nConnection: keep-alive\r\n\r\n")
+	if !strings.HasSuffix(got, "GET /healthz HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nConnection: close\r\nUser-Agent: kube-probe\r\n\r\n") || !strings.Contains(got, "Connection: close") {
+		t.Errorf("the application was told:\n%s", got)
+	}
+	if e := r.event(); e.Way != WayHealth || e.Reason != "" || e.In == 0 || e.Out == 0 {
+		t.Errorf("%+v", e)
+	}
+	if got := r.ask(at, "HEAD /healthz HTTP/1.0\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 OK") {
+		t.Errorf("HTTP/1.0: %q", got)
+	}
+	r.event()
+	for _, said := range []string{
+		"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n", "POST /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "GET /healthz?a HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n", "GET /healthz HTTP/1.1\r\n\r\n",
+		"GET /healthz HTTP/1.1\r\nHost: a\r\nUpgrade:\r\nUpgrade: websocket\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+	} {
+		if got := r.ask(at, said); got != "reset" {
+			t.Errorf("%q: %q", said, got)
+		}
+		if e := r.event(); e.Reason != PlainText {
+			t.Errorf("%q: %+v", said, e)
+		}
+	}
+}
+
+// TestOfOthers: a service of another namespace, or one whose workloads are known
+// by name, may be this port: it is as strict as they say.
+func TestOfOthers(t *testing.T) {
+	r := newRig(t)
+	app := r.app(echo)
+	redirected := Port{Original: func(*net.TCPConn) (netip.AddrPort, error) { return app, nil }}
+	at := r.listen(func(ctx context.Context, l net.Listener) error {
+		return r.enforcer("httpbin").Inbound(ctx, l, redirected)
+	})
+	entry := func(namespace, endpoint string) string {
+		return fmt.Sprintf("\n---\n{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e, namespace: %s}, spec: {hosts: [e.example], location: MESH_INTERNAL, resolution: DNS, ports: [{number: %d, name: tcp, protocol: TCP}], endpoints: [%s]}}", namespace, app.Port(), endpoint)
+	}
+	for what, c := range map[string]struct{ more, want string }{
+		"no service port":                    {"", "hello"},
+		"another namespace's":                {entry("shop", "{address: 127.0.0.1, labels: {security.istio.io/tlsMode: istio}}"), "reset"},
+		"another namespace's, without proxy": {entry("shop", "{address: 127.0.0.1}"), "hello"},
+		"one by name":                        {entry("default", "{address: vm.example, labels: {security.istio.io/tlsMode: istio}}"), "reset"},
+		"one by name, elsewhere":             {entry("shop", "{address: vm.example, labels: {security.istio.io/tlsMode: istio}}"), "hello"},
+	} {
+		r.say(netip.MustParseAddrPort("127.0.0.1:1"), mode("STRICT")+c.more)
+		if got := r.ask(at, "hello"); got != c.want {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+		r.event()
 	}
 }
 

@@ -43,7 +43,7 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 // Outbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
 	e.listeners.Store(addrPort(listener.Addr()), Outbound)
-	return e.serve(ctx, listener, func(ctx context.Context, c *net.TCPConn, began time.Time) {
+	return e.serve(ctx, listener, &e.out, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.goOut(ctx, c, front))
 	}, func(c *net.TCPConn) {
 		e.Observe(Event{Direction: Outbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.Limits.Connections)})
@@ -186,7 +186,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 		}
 		return plainSide(tcp), nil
 	}
-	conn, began := tls.Client(tcp, config), time.Now()
+	conn, began := tls.Client(under(tcp, h.decision.Client), config), time.Now()
 	within(tcp, e.Limits.Dial)
 	aside(func() { err = conn.HandshakeContext(ctx) })
 	v.Handshake = time.Since(began)
@@ -201,6 +201,15 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 		v.Peer, _ = e.Credentials.current.Load().peer(conn.ConnectionState())
 	}
 	return tlsSide(conn, tcp), nil
+}
+
+// under is what TLS to a server runs over. Servers that are none of the mesh's may
+// end as they are used to: some never say that they do.
+func under(c *net.TCPConn, way policy.TLS) net.Conn {
+	if way == policy.TLSIstioMutual {
+		return whole{c}
+	}
+	return c
 }
 
 // explain tells why a server does not take the TLS that policy has this host

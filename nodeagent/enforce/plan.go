@@ -52,7 +52,9 @@ type served struct {
 	open    bool        // no service port: policy does not speak of it
 	service string      // HOST:PORT
 	by      string
-	fix     string // what would let clients without a certificate in; empty where they are
+	// unmarked: policy takes the workload for one without a proxy.
+	unmarked bool
+	fix      string // what would let clients without a certificate in; empty where they are
 }
 
 // servedAt is how to serve those who come to an address of this host. expected
@@ -62,13 +64,18 @@ func servedAt(s *policy.Snapshot, me self, at netip.AddrPort, expected bool) ser
 		return served{mode: policy.Strict, by: "there is no policy yet"}
 	}
 	known, answer := false, served{}
+	places := s.Named(me.namespace, at.Port())
 	for _, addr := range me.at(at.Addr()) {
 		known = known || len(s.Workloads(me.namespace, addr)) > 0
-		for _, p := range s.Places(netip.AddrPortFrom(addr, at.Port())) {
-			if p.Namespace == me.namespace && p.Endpoint != "" {
-				known = true
-				answer = stricter(answer, servedBy(s, me, policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}))
-			}
+		places = append(places, s.Places(netip.AddrPortFrom(addr, at.Port()))...)
+	}
+	for _, p := range places {
+		if p.Endpoint == "" {
+			continue
+		}
+		one := servedBy(s, me, policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint})
+		if p.Namespace == me.namespace || !one.unmarked { // others may call it a server of the mesh, not one that lacks a proxy
+			answer = stricter(answer, one)
 		}
 	}
 	switch {
@@ -116,6 +123,7 @@ func servedBy(s *policy.Snapshot, me self, server policy.Server) served {
 	switch {
 	case d.ServerBy.Reason == policy.NoSidecar:
 		// The proxy is here, whatever the object says: it must not be the laxer for it.
+		answer.unmarked = true
 		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy takes %s for a workload without a proxy: it needs the label security.istio.io/tlsMode: istio", server.Endpoint)
 	case answer.mode == policy.ModeUnset:
 		answer.mode, answer.by = policy.Strict, "policy does not say"

@@ -105,7 +105,7 @@ func carry(to, from side) (n int64, err error) {
 			}
 		}
 		switch {
-		case readErr == io.EOF: // of TLS: after its close_notify, else it would be ErrUnexpectedEOF
+		case readErr == io.EOF:
 			return n, to.closeWrite()
 		case readErr != nil:
 			return n, readErr
@@ -118,7 +118,7 @@ func carry(to, from side) (n int64, err error) {
 			if err != nil {
 				return n, err
 			}
-		case got < smallBuffer && big != nil:
+		case got < bigBuffer/2 && big != nil: // less than a record of TLS: maybe there is no more for long
 			bigBuffers.Put(big)
 			big, buffer = nil, small
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -110,6 +111,41 @@ func TestCut(t *testing.T) {
 				t.Error("the application took a cut client for one that had ended")
 			}
 		})
+	}
+}
+
+// TestCutTLS: TLS that ends without saying so is cut, RFC 8446 6.1: anybody on the
+// way could have ended it.
+func TestCutTLS(t *testing.T) {
+	r := newRig(t)
+	heard := make(chan error, 1)
+	app := r.app(func(c net.Conn) { _, err := io.ReadAll(c); heard <- err })
+	at := r.in(r.enforcer("httpbin"), app, Port{}, mode("STRICT"))
+	raw := r.dial(at)
+	client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{r.pair(r.root)}, NextProtos: []string{"istio"}})
+	if _, err := io.WriteString(client, "half of an upload"); err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.CloseWrite()
+	if err := <-heard; err == nil {
+		t.Error("the application took half of an upload for all of it")
+	}
+	if e := r.event(); e.Reason != PeerReset {
+		t.Errorf("%+v", e)
+	}
+	set := r.set(r.root, account("httpbin"))
+	pair := tls.Certificate{PrivateKey: set.SVID.PrivateKey, Certificate: [][]byte{set.SVID.Certificates[0].Raw}}
+	server := r.app(func(c net.Conn) {
+		conn := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert})
+		_, _ = io.WriteString(conn, "half of an answer")
+		_, _ = io.ReadFull(conn, make([]byte, 5)) // then the connection is closed, and TLS is not
+	})
+	r.say(server, mode("STRICT"))
+	if said := r.ask(r.out(r.enforcer("sleep"), httpbin), "hello"); said != "reset" {
+		t.Errorf("heard %q", said)
+	}
+	if e := r.event(); e.Reason != PeerReset {
+		t.Errorf("%+v", e)
 	}
 }
 
@@ -226,10 +262,8 @@ func TestSlow(t *testing.T) {
 	r.limits.Header, r.limits.ServerFirst = 10*time.Millisecond, 10*time.Millisecond
 	at := r.in(r.enforcer("httpbin"), r.app(echo), Port{}, mode("STRICT"))
 	for _, said := range []string{"", "\x16", "\x16\x03\x01\x00\x20\x01"} {
-		c := r.dial(at)
-		_, _ = io.WriteString(c, said)
-		if _, err := io.ReadAll(c); err == nil {
-			t.Errorf("%q: ended in peace", said)
+		if heard := r.hold(at, said); heard != "reset" {
+			t.Errorf("%q: heard %q", said, heard)
 		}
 		if e := r.event(); e.Reason != Slow {
 			t.Errorf("%q: %+v", said, e)

@@ -185,6 +185,22 @@ func (r *rig) ask(at netip.AddrPort, say string) string {
 	return ask(c, say)
 }
 
+// hold says something, and waits for what becomes of it.
+func (r *rig) hold(at netip.AddrPort, say string) string {
+	c, err := net.Dial("tcp", at.String())
+	if err != nil {
+		return broke(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(deadline))
+	_, _ = io.WriteString(c, say)
+	heard, err := io.ReadAll(c)
+	if err != nil {
+		return broke(err)
+	}
+	return string(heard)
+}
+
 // ask says something and returns all that is said back, or in a word how the
 // connection broke.
 func ask(c net.Conn, say string) string {

@@ -3,6 +3,7 @@ package enforce
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -19,6 +20,22 @@ type sniffed struct {
 	kept   []byte // read from Conn, in order
 	at     int    // of kept, what the reader has had
 	passed bool
+}
+
+// whole is what TLS reads from: crypto/tls takes the end of a connection between
+// two records for the end of TLS, which anybody on the way can make. RFC 8446 6.1
+// wants a close_notify.
+type whole struct{ net.Conn }
+
+// errCut is the end of a connection that TLS had not announced.
+var errCut = errors.New("the connection ended, and TLS did not say that it would")
+
+func (w whole) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if err == io.EOF {
+		err = errCut
+	}
+	return n, err
 }
 
 // first reads the first byte.
@@ -42,9 +59,9 @@ func (s *sniffed) Read(b []byte) (int, error) {
 	if s.passed {
 		s.kept = nil
 		s.at = 0
-		return s.Conn.Read(b)
+		return whole{s.Conn}.Read(b)
 	}
-	n, err := s.Conn.Read(b)
+	n, err := whole{s.Conn}.Read(b)
 	s.kept = append(s.kept, b[:n]...)
 	s.at += n
 	return n, err
