@@ -39,8 +39,8 @@ func (s *strict) unknownKey(fields map[string]reflect.StructField, key string) s
 		return like
 	}
 	if len(s.unknown) < maxUnknown {
-		any := func(string) bool { return true }
-		s.unknown = append(s.unknown, UnknownKey{key, nearest(fields, any, key, len(key)/3)})
+		every := func(string) bool { return true }
+		s.unknown = append(s.unknown, UnknownKey{key, nearest(fields, every, key, len(key)/3)})
 	}
 	return ""
 }

@@ -172,6 +172,10 @@ func validatePolicy(s *PolicySpec) (problems []Problem) {
 	}
 	issuers := map[string]bool{}
 	for i, peer := range s.Peers {
+		if peer.MTLS == nil && peer.JWT == nil {
+			problems = append(problems, Problem{Field: fmt.Sprintf("spec.peers[%d]", i), Warning: true,
+				Message: "says neither mtls nor jwt: the API server refuses it where the schema of the CRD is in force"})
+		}
 		problems = append(problems, validateJWT(fmt.Sprintf("spec.peers[%d].jwt", i), peer.JWT, issuers)...)
 	}
 	for i, origin := range s.Origins {
