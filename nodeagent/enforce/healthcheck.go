@@ -91,7 +91,7 @@ func requestOf(text []byte) *http.Request {
 	if err != nil || rest.Buffered() > 0 || said.ContentLength != 0 || len(said.TransferEncoding) > 0 || len(said.Header["Upgrade"]) > 0 {
 		return nil
 	}
-	if said.Method != http.MethodGet && said.Method != http.MethodHead || said.ProtoMajor != 1 || !strings.HasPrefix(said.RequestURI, "/") || said.Host == "" && said.ProtoMinor > 0 {
+	if said.Method != http.MethodGet && said.Method != http.MethodHead || said.ProtoMajor != 1 || !strings.HasPrefix(said.RequestURI, "/") || said.Host == "" && said.ProtoMinor > 0 || strings.ContainsFunc(said.Host, notOfHosts) {
 		return nil
 	}
 	request := &http.Request{Method: said.Method, URL: said.URL, Host: cmp.Or(said.Host, "localhost"), RequestURI: said.RequestURI, Header: http.Header{}, Close: true}
@@ -101,6 +101,9 @@ func requestOf(text []byte) *http.Request {
 	}
 	return request
 }
+
+// notOfHosts finds what a Host header has not that names a host and a port.
+func notOfHosts(r rune) bool { return notOfNames(r) && r != ':' && r != '[' && r != ']' }
 
 // answerCheck has the application answer one request, and ends the connection:
 // what the client says after it is not read.
