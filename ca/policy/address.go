@@ -89,14 +89,9 @@ func (d Decision) Uniform() bool {
 	if d.snapshot == nil {
 		return true
 	}
-	c := call{s: d.snapshot, q: d.query, svc: d.snapshot.find(d.query.Server.Host, d.query.Client.Namespace)}
+	c := d.again()
 	if c.svc == nil || d.query.Server.Endpoint != "" {
 		return true
-	}
-	c.port = c.svc.port(d.query.Server.Port)
-	if d.query.Client.Sidecar && d.snapshot.generation != Legacy {
-		c.rule = c.search()
-		c.tls = c.selectTLS()
 	}
 	for i := range c.svc.classes {
 		if tls, _ := c.client(&c.svc.classes[i]); tls != d.Client {

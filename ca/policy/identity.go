@@ -33,14 +33,9 @@ func (d Decision) Offer() Offer {
 	if d.snapshot == nil || d.Client != TLSIstioMutual && d.Client != TLSSimple && d.Client != TLSMutual {
 		return Offer{}
 	}
-	c := call{s: d.snapshot, q: d.query, svc: d.snapshot.find(d.query.Server.Host, d.query.Client.Namespace)}
+	c := d.again()
 	if c.svc == nil {
 		return Offer{}
-	}
-	c.port = c.svc.port(d.query.Server.Port)
-	if d.snapshot.generation != Legacy {
-		c.rule = c.search()
-		c.tls = c.selectTLS()
 	}
 	o := Offer{Settings: c.tls.settings}
 	settings := cmp.Or(c.tls.settings, &ClientTLS{})
@@ -54,6 +49,21 @@ func (d Decision) Offer() Offer {
 		o.Identities = c.accounts()
 	}
 	return o
+}
+
+// again asks the decision's question once more, for those who want more than the
+// verdict; svc is nil where nobody declares the server.
+func (d Decision) again() call {
+	c := call{s: d.snapshot, q: d.query, svc: d.snapshot.find(d.query.Server.Host, d.query.Client.Namespace)}
+	if c.svc == nil {
+		return c
+	}
+	c.port = c.svc.port(d.query.Server.Port)
+	if d.query.Client.Sidecar && d.snapshot.generation != Legacy {
+		c.rule = c.search()
+		c.tls = c.selectTLS()
+	}
+	return c
 }
 
 // alpn is what today's sidecars offer for mesh TLS. Release 0.5 offered none.
