@@ -187,7 +187,10 @@ func aside(do func()) {
 }
 
 // reset ends a connection so that the other side sees that it was cut.
-func reset(c *net.TCPConn) {
+func reset(c interface {
+	SetLinger(seconds int) error
+	Close() error
+}) {
 	_ = c.SetLinger(0)
 	c.Close()
 }

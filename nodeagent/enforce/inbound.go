@@ -65,7 +65,7 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 	mine := e.Credentials.current.Load()
 	s := e.plans.of(e.Credentials.ID()).serve(servedKey{v.Local, p.App != "", p.Host, p.ServicePort})
 	v.Mode, v.By, v.Service = s.mode.String(), s.by, s.service
-	in := incoming{e: e, c: c, mine: mine, event: &v, app: app, header: p.ProxyProtocol}
+	in := incoming{e: e, c: c, below: &socket{TCPConn: c}, mine: mine, event: &v, app: app, header: p.ProxyProtocol}
 	client, err := in.judge(ctx, s)
 	if errors.Is(err, errHealthCheck) {
 		return in.answerCheck(ctx)
@@ -114,6 +114,7 @@ type incoming struct {
 	c     *net.TCPConn
 	mine  *credentials
 	event *Event
+	below *socket // c, for TLS
 
 	app    string // HOST:PORT
 	header bool   // the application is told of its clients
@@ -128,7 +129,7 @@ type incoming struct {
 // strict takes mutual TLS alone, and health checks.
 func (in *incoming) strict() (side, error) {
 	within(in.c, in.e.Limits.Header)
-	s := &sniffed{Conn: in.c}
+	s := &sniffed{Conn: in.below}
 	first, err := s.first()
 	switch {
 	case err == io.EOF && in.mayConnect():
@@ -149,7 +150,7 @@ func (in *incoming) strict() (side, error) {
 
 // permissive takes mutual TLS of the mesh, and passes all else on as it came.
 func (in *incoming) permissive(ctx context.Context) (side, error) {
-	s := &sniffed{Conn: in.c}
+	s := &sniffed{Conn: in.below}
 	within(in.c, in.e.Limits.ServerFirst)
 	first, err := s.first()
 	if isTimeout(err) {
@@ -236,7 +237,7 @@ func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
 	within(in.c, 0)
 	in.event.Way = WayMTLS
 	in.event.Peer, _ = in.mine.peer(conn.ConnectionState()) // the handshake has checked it
-	return tlsSide(conn, in.c), nil
+	return tlsSide(conn, in.below), nil
 }
 
 // silence gives errors of reading and of handshakes their word.

@@ -186,7 +186,8 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 		}
 		return plainSide(tcp), nil
 	}
-	conn, began := tls.Client(under(tcp, h.decision.Client), config), time.Now()
+	below := &socket{TCPConn: tcp}
+	conn, began := tls.Client(under(below, h.decision.Client), config), time.Now()
 	within(tcp, e.Limits.Dial)
 	aside(func() { err = conn.HandshakeContext(ctx) })
 	v.Handshake = time.Since(began)
@@ -200,12 +201,12 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 		v.Way = WayMTLS
 		v.Peer, _ = e.Credentials.current.Load().peer(conn.ConnectionState())
 	}
-	return tlsSide(conn, tcp), nil
+	return tlsSide(conn, below), nil
 }
 
 // under is what TLS to a server runs over. Servers that are none of the mesh's may
 // end as they are used to: some never say that they do.
-func under(c *net.TCPConn, way policy.TLS) net.Conn {
+func under(c *socket, way policy.TLS) net.Conn {
 	if way == policy.TLSIstioMutual {
 		return whole{c}
 	}

@@ -11,23 +11,31 @@ import (
 )
 
 // Most connections are idle for most of their time, and hold the small buffer
-// alone. One that has more to carry than that takes a big one for as long.
+// alone. One that has more to carry than that takes a big one for as long: what
+// has come by then, of which TLS gives out 16 KiB at a time, is written at once.
 const (
 	smallBuffer = 2 << 10
-	bigBuffer   = 32 << 10
+	bigBuffer   = 64 << 10
 	spliceSize  = 1 << 20 // that the kernel carries before somebody looks again
 )
+
+// spliceWait is how long the kernel may wait for more: it holds a pipe meanwhile.
+var spliceWait = time.Second
 
 var bigBuffers = sync.Pool{New: func() any { return new([bigBuffer]byte) }}
 
 // side is one side of a connection that is carried: TCP, or TLS over it.
 type side struct {
 	net.Conn
-	tcp *net.TCPConn
+	tcp *socket
 }
 
-func plainSide(c *net.TCPConn) side            { return side{c, c} }
-func tlsSide(c *tls.Conn, t *net.TCPConn) side { return side{c, t} }
+func plainSide(c *net.TCPConn) side {
+	s := &socket{TCPConn: c}
+	return side{s, s}
+}
+
+func tlsSide(c *tls.Conn, under *socket) side { return side{c, under} }
 
 func (s side) plain() bool { return s.Conn == net.Conn(s.tcp) }
 
@@ -89,38 +97,71 @@ var errStopped = errors.New("the agent stopped before the connection ended")
 // carry carries one direction to its end.
 func carry(to, from side) (n int64, err error) {
 	small := make([]byte, smallBuffer)
-	var big *[bigBuffer]byte
-	defer func() {
-		if big != nil {
-			bigBuffers.Put(big)
-		}
-	}()
-	buffer := small
+	for err == nil {
+		var moved int64
+		moved, err = turn(to, from, small)
+		n += moved
+	}
+	if err == io.EOF {
+		err = to.closeWrite()
+	}
+	return n, err
+}
+
+// turn waits for something to carry, and carries what there is. The error is
+// io.EOF at the end.
+func turn(to, from side, small []byte) (int64, error) {
+	got, err := from.Read(small)
+	if got < len(small) || err != nil {
+		return pass(to, small[:got], err)
+	}
+	n, err := burst(to, from, small)
+	if err == errMuch {
+		var moved int64
+		moved, err = splice(to.tcp.TCPConn, from.tcp.TCPConn)
+		n += moved
+	}
+	return n, err
+}
+
+// pass writes what was read, and returns the error of that, or else of the read.
+func pass(to side, b []byte, err error) (int64, error) {
+	if len(b) == 0 {
+		return 0, err
+	}
+	n, failed := to.Write(b)
+	if failed != nil {
+		err = failed
+	}
+	return int64(n), err
+}
+
+// errMuch says that the kernel had better carry what comes.
+var errMuch = errors.New("much comes, and it is plain on both sides")
+
+// burst carries what begins with first, and all else that has come.
+func burst(to, from side, first []byte) (n int64, err error) {
+	big := bigBuffers.Get().(*[bigBuffer]byte)
+	defer bigBuffers.Put(big)
+	from.tcp.hurries = true
+	defer func() { from.tcp.hurries = false }()
+	have := copy(big[:], first)
 	for {
-		got, readErr := from.Read(buffer)
-		if got > 0 {
-			n += int64(got)
-			if _, err := to.Write(buffer[:got]); err != nil {
-				return n, err
-			}
+		got, err := from.Read(big[have:])
+		have += got
+		full := have == len(big)
+		if err == nil && !full && !from.plain() {
+			continue // there may be another record
 		}
+		moved, err := pass(to, big[:have], err)
+		n, have = n+moved, 0
 		switch {
-		case readErr == io.EOF:
-			return n, to.closeWrite()
-		case readErr != nil:
-			return n, readErr
-		case got == len(buffer) && big == nil:
-			big = bigBuffers.Get().(*[bigBuffer]byte)
-			buffer = big[:]
-		case got == len(buffer) && from.plain() && to.plain():
-			moved, err := splice(to.tcp, from.tcp)
-			n += moved
-			if err != nil {
-				return n, err
-			}
-		case got < bigBuffer/2 && big != nil: // less than a record of TLS: maybe there is no more for long
-			bigBuffers.Put(big)
-			big, buffer = nil, small
+		case err == error(errNothing):
+			return n, nil
+		case err != nil:
+			return n, err
+		case full && from.plain() && to.plain():
+			return n, errMuch
 		}
 	}
 }
@@ -128,9 +169,11 @@ func carry(to, from side) (n int64, err error) {
 // splice has the kernel carry, for as long as much comes.
 func splice(to, from *net.TCPConn) (n int64, err error) {
 	for moved := int64(spliceSize); moved == spliceSize && err == nil; n += moved {
+		_ = from.SetReadDeadline(time.Now().Add(spliceWait))
 		moved, err = io.CopyN(to, from, spliceSize)
 	}
-	if err == io.EOF { // who reads next sees it, too
+	_ = from.SetReadDeadline(time.Time{})
+	if err == io.EOF || isTimeout(err) { // who reads next sees it, too
 		err = nil
 	}
 	return n, err

@@ -1,0 +1,85 @@
+package enforce
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestBursts: whatever has come is carried before more is waited for, whole and in
+// order, at each size at which buffers change.
+func TestBursts(t *testing.T) {
+	defer func(d time.Duration) { spliceWait = d }(spliceWait)
+	spliceWait = time.Millisecond // so that it often ends
+	sizes := []int{1}
+	for _, edge := range []int{smallBuffer, 16 << 10, bigBuffer, bigBuffer + smallBuffer, spliceSize} {
+		sizes = append(sizes, edge-1, edge, edge+1)
+	}
+	for name, server := range ways {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			c := r.dial(r.chain(r.app(echo), server))
+			for round := range 3 {
+				for _, size := range sizes {
+					said := bytes.Repeat([]byte{byte(round), byte(size), byte(size >> 8), 7}, size/4+1)[:size]
+					go func() { _, _ = c.Write(said) }() // no byte of the next is sent before all has come back
+					heard := make([]byte, size)
+					if n, err := io.ReadFull(c, heard); err != nil || !bytes.Equal(heard, said) {
+						t.Fatalf("%d of %d bytes came back, or they differ: %v", n, size, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestHalfARecord: a record of TLS of which the end is missing keeps nothing back
+// that came before it.
+func TestHalfARecord(t *testing.T) {
+	r := newRig(t)
+	at := r.in(r.enforcer("httpbin"), r.app(echo), Port{}, mode("STRICT"))
+	held := &holding{Conn: r.dial(at)}
+	c := tls.Client(held, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{r.pair(r.root)}, NextProtos: []string{"istio"}, DynamicRecordSizingDisabled: true})
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	said := bytes.Repeat([]byte("0123456789abcdef"), 3*smallBuffer/16)
+	held.holds = true
+	for _, part := range [][]byte{said, said} { // a record each
+		if _, err := c.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := len(held.kept) * 3 / 4
+	if _, err := held.Conn.Write(held.kept[:first]); err != nil {
+		t.Fatal(err)
+	}
+	heard := make([]byte, len(said))
+	if _, err := io.ReadFull(c, heard); err != nil || !bytes.Equal(heard, said) {
+		t.Fatalf("the first record, while half of the second is missing: %v", err)
+	}
+	if _, err := held.Conn.Write(held.kept[first:]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, heard); err != nil || !bytes.Equal(heard, said) {
+		t.Fatalf("the second record: %v", err)
+	}
+}
+
+// holding keeps what is written, if it holds.
+type holding struct {
+	net.Conn
+	holds bool
+	kept  []byte
+}
+
+func (h *holding) Write(b []byte) (int, error) {
+	if !h.holds {
+		return h.Conn.Write(b)
+	}
+	h.kept = append(h.kept, b...)
+	return len(b), nil
+}
