@@ -14,7 +14,6 @@ import (
 const (
 	enforceRounds = 10
 	openers       = 32 // that open one connection after the other
-	streams       = 4  // that carry bulk side by side
 )
 
 // The proxies that are compared.
@@ -86,20 +85,24 @@ func (b *bench) beat(what string, results map[string]*result, unit float64, goal
 
 // bulk is what an application sends as fast as it is taken.
 func (b *bench) bulk(_ context.Context, rig *enforceRig) error {
-	progress("bulk through two proxies, over mTLS and plain, %d connections at a time", streams)
+	progress("bulk through two proxies, over mTLS and plain")
+	mtls, plain := map[string]string{haproxy: "at least 1.4", bareGo: "at least 0.9"}, map[string]string{haproxy: "at least 1", bareGo: "at least 0.9"}
 	for _, kind := range []struct {
-		what  string
-		wire  wire
-		goals map[string]string
+		what        string
+		wire        wire
+		connections int
+		goals       map[string]string
 	}{
-		{"bulk through two agents over mTLS, MB/s", wire{mtls: true}, map[string]string{haproxy: "at least 1.4", bareGo: "at least 0.9"}},
-		{"bulk through two agents in plain text, MB/s", wire{}, map[string]string{haproxy: "at least 1", bareGo: "at least 0.9"}},
+		{"over mTLS", wire{mtls: true}, 1, mtls},
+		{"over mTLS", wire{mtls: true}, 4, mtls},
+		{"over mTLS", wire{mtls: true}, 32, mtls},
+		{"in plain text", wire{}, 4, plain},
 	} {
-		results, err := turns(rig, kind.wire, func(p *pair) ([]time.Duration, error) { return stream(p.address) })
+		results, err := turns(rig, kind.wire, func(p *pair) ([]time.Duration, error) { return stream(p.address, kind.connections) })
 		if err != nil {
 			return err
 		}
-		b.beat(kind.what, results, chunk/1e6, kind.goals)
+		b.beat(fmt.Sprintf("bulk through two agents %s, connections: %d, MB/s", kind.what, kind.connections), results, chunk/1e6, kind.goals)
 	}
 	return nil
 }

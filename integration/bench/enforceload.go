@@ -99,21 +99,21 @@ func request(address string) ([]time.Duration, error) {
 	return during(1, func(int) error { return again(c) })
 }
 
-// stream takes bulk over connections for one turn, chunk by chunk.
-func stream(address string) ([]time.Duration, error) {
-	conns, err := hold(address, streams)
+// stream takes bulk over so many connections for one turn, chunk by chunk.
+func stream(address string, connections int) ([]time.Duration, error) {
+	conns, err := hold(address, connections)
 	defer closeConns(conns)
 	if err != nil {
 		return nil, err
 	}
-	buffers := make([][256 << 10]byte, streams)
+	buffers := make([][256 << 10]byte, connections)
 	for _, c := range conns {
 		_ = c.SetDeadline(time.Now().Add(allOf))
 		if _, err := c.Write([]byte{wantsStream}); err != nil {
 			return nil, err
 		}
 	}
-	return during(streams, func(i int) error {
+	return during(connections, func(i int) error {
 		for left := chunk; left > 0; {
 			n, err := conns[i].Read(buffers[i][:min(left, len(buffers[i]))])
 			if left -= n; err != nil {
