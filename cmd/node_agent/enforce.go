@@ -25,6 +25,7 @@ import (
 // file says.
 type enforcing struct {
 	cfg         *enforcement
+	limits      enforce.Limits
 	log         *slog.Logger
 	credentials *enforce.Credentials
 	policy      func() *policy.Snapshot
@@ -39,7 +40,7 @@ type enforcing struct {
 // newEnforcing opens what the configuration names: connections that come before
 // run wait, and are not refused.
 func newEnforcing(cfg *enforcement, format string, now func() *policy.Snapshot, log *slog.Logger) (_ *enforcing, err error) {
-	e := &enforcing{cfg: cfg, log: log, credentials: new(enforce.Credentials), policy: now, counts: newConnectionCounts(now), closeLog: func() error { return nil }}
+	e := &enforcing{cfg: cfg, limits: cfg.limits, log: log, credentials: new(enforce.Credentials), policy: now, counts: newConnectionCounts(now), closeLog: func() error { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -49,8 +50,11 @@ func newEnforcing(cfg *enforcement, format string, now func() *policy.Snapshot, 
 	if access, e.closeLog, err = openAccessLog(cfg.accessLog, format, log); err != nil {
 		return nil, err
 	}
+	if e.limits.Connections == 0 {
+		e.limits.Connections = min(enforce.DefaultLimits.Connections, roomFor(len(cfg.listeners)))
+	}
 	e.connections = &connectionLog{log: log, access: access}
-	e.enforcer = enforce.New(enforce.Settings{Credentials: e.credentials, Policy: now, Observe: e.observe, Limits: cfg.limits,
+	e.enforcer = enforce.New(enforce.Settings{Credentials: e.credentials, Policy: now, Observe: e.observe, Limits: e.limits,
 		DenyUnknown: cfg.denyUnknown, Addresses: e.addresses, HealthChecks: cfg.healthChecks})
 	for _, l := range cfg.listeners {
 		listener, err := listenTCP(l)
@@ -120,7 +124,7 @@ func (e *enforcing) run(ctx context.Context) error {
 	defer func() { stop(); <-flushed }()
 	<-ctx.Done()
 	if open := e.enforcer.Open(); open > 0 {
-		e.log.Info("no new connections are taken; those that are open may end", "open", open, "within", e.cfg.limits.Drain.String())
+		e.log.Info("no new connections are taken; those that are open may end", "open", open, "within", e.limits.Drain.String())
 	}
 	return group.Wait()
 }
@@ -167,12 +171,21 @@ func (e *enforcing) tellStart() {
 	if e.policy() == nil {
 		e.log.Warn("there is no policy: all services of this host are STRICT, and it may call nobody, until the CA sends one")
 	}
-	var files syscall.Rlimit
-	const others = 100 // that the rest of the agent has open
-	if need := uint64(2*e.cfg.limits.Connections + len(e.listeners) + others); syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files) == nil && files.Cur < need {
+	if fits := roomFor(len(e.listeners)); e.limits.Connections > fits {
 		e.log.Warn("fewer connections than limits.connections can be open: raise LimitNOFILE= of the unit, or lower the limit",
-			"connections", e.cfg.limits.Connections, "files", files.Cur, "needed", need)
+			"connections", e.limits.Connections, "fit", fits)
 	}
+}
+
+// roomFor is how many connections, in each direction, fit into the files that may
+// be open.
+func roomFor(listeners int) int {
+	const others = 100 // that the rest of the agent has open
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 4*mostConnections {
+		return mostConnections
+	}
+	return max((int(files.Cur)-others-listeners)/4, 1)
 }
 
 // observe is told of each connection.

@@ -20,8 +20,8 @@ type enforcement struct {
 	denyUnknown  bool
 	addresses    []netip.Addr
 	healthChecks []enforce.HealthCheck
-	limits       enforce.Limits
-	accessLog    string // a file, accessToLog, or empty for none
+	limits       enforce.Limits // Connections is 0 where the files that may be open decide
+	accessLog    string         // a file, accessToLog, or empty for none
 }
 
 // accessToLog in place of a file is the agent's own log.
@@ -72,6 +72,7 @@ func (o *options) readEnforce(file string, value *yaml.Node) {
 // opened, and the log is, later. All problems are told, each with its line.
 func parseEnforce(file string, value *yaml.Node) (*enforcement, []error) {
 	e := &enforcement{limits: enforce.DefaultLimits}
+	e.limits.Connections = 0
 	r := &reader{file: file}
 	lend := false
 	r.mapping(field{value, "enforce"}, map[string]func(field){

@@ -188,11 +188,11 @@ func TestConnectionCounts(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	c.register(registry, func() int { return 7 })
 	for range 2 {
-		c.observe(enforce.Event{Direction: enforce.Outbound, Service: "web.vm:80", Way: enforce.WayMTLS, In: 5, Out: 6, Handshake: time.Millisecond})
+		c.observe(enforce.Event{Direction: enforce.Outbound, Service: "web.vm:80", Mode: "ISTIO_MUTUAL", Way: enforce.WayMTLS, In: 5, Out: 6, Handshake: time.Millisecond})
 	}
 	c.observe(enforce.Event{Direction: enforce.Outbound, Service: "web.vm:81", Way: enforce.WayPlain, Out: 1})
 	c.observe(enforce.Event{Direction: enforce.Outbound, Service: "web.vm:80", Reason: enforce.ServerRefusedTLS, Way: enforce.WayMTLS, Handshake: time.Millisecond})
-	c.observe(enforce.Event{Direction: enforce.Inbound, Service: "web.vm:80", Reason: enforce.NoClientCert, Handshake: time.Millisecond})
+	c.observe(enforce.Event{Direction: enforce.Inbound, Service: "web.vm:80", Mode: "STRICT", Reason: enforce.NoClientCert, Handshake: time.Millisecond})
 	c.observe(enforce.Event{Direction: enforce.Inbound, Service: "web.vm:80", Way: enforce.WayHealth})
 	c.observe(enforce.Event{Direction: enforce.Inbound, Reason: enforce.TooMany})
 	want := `
@@ -201,17 +201,17 @@ func TestConnectionCounts(t *testing.T) {
 citadel_agent_connections_open 7
 # HELP citadel_agent_connections_total Connections that have ended, or were refused: reason is empty for those that ended well.
 # TYPE citadel_agent_connections_total counter
-citadel_agent_connections_total{direction="inbound",reason="",service="web.vm:80",way="healthcheck"} 1
-citadel_agent_connections_total{direction="inbound",reason="no_client_cert",service="web.vm:80",way=""} 1
-citadel_agent_connections_total{direction="inbound",reason="too_many",service="unknown",way=""} 1
-citadel_agent_connections_total{direction="outbound",reason="",service="unknown",way="plain"} 1
-citadel_agent_connections_total{direction="outbound",reason="",service="web.vm:80",way="mtls"} 2
-citadel_agent_connections_total{direction="outbound",reason="tls_refused",service="web.vm:80",way="mtls"} 1
+citadel_agent_connections_total{direction="inbound",mode="",reason="",service="web.vm:80",way="healthcheck"} 1
+citadel_agent_connections_total{direction="inbound",mode="STRICT",reason="no_client_cert",service="web.vm:80",way=""} 1
+citadel_agent_connections_total{direction="inbound",mode="",reason="too_many",service="unknown",way=""} 1
+citadel_agent_connections_total{direction="outbound",mode="",reason="",service="unknown",way="plain"} 1
+citadel_agent_connections_total{direction="outbound",mode="ISTIO_MUTUAL",reason="",service="web.vm:80",way="mtls"} 2
+citadel_agent_connections_total{direction="outbound",mode="",reason="tls_refused",service="web.vm:80",way="mtls"} 1
 # HELP citadel_agent_connection_bytes_total Bytes of connections that have ended: received from who came, and sent to it.
 # TYPE citadel_agent_connection_bytes_total counter
-citadel_agent_connection_bytes_total{direction="outbound",flow="in",service="web.vm:80"} 10
-citadel_agent_connection_bytes_total{direction="outbound",flow="out",service="unknown"} 1
-citadel_agent_connection_bytes_total{direction="outbound",flow="out",service="web.vm:80"} 12
+citadel_agent_connection_bytes_total{direction="outbound",flow="in",mode="ISTIO_MUTUAL",service="web.vm:80"} 10
+citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="",service="unknown"} 1
+citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="ISTIO_MUTUAL",service="web.vm:80"} 12
 # HELP citadel_agent_handshakes_total TLS handshakes: result is ok, or the reason for which one failed.
 # TYPE citadel_agent_handshakes_total counter
 citadel_agent_handshakes_total{direction="inbound",result="no_client_cert"} 1
