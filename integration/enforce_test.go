@@ -193,7 +193,7 @@ func TestEnforcement(t *testing.T) {
 		server: {`citadel_agent_health_checks_total{reason=""} `, `citadel_agent_connections_total{direction="inbound",mode="STRICT",reason="plain_text",service="httpbin.mesh:8000",way=""} `,
 			`citadel_agent_handshakes_total{direction="inbound",result="no_client_cert"} `, `citadel_agent_handshakes_total{direction="inbound",result="ok"} `, `citadel_agent_policy_info{generation="v1"`},
 		client: {`citadel_agent_connections_total{direction="outbound",mode="ISTIO_MUTUAL",reason="",service="httpbin.mesh:8000",way="mtls"} `, `citadel_agent_connections_total{direction="outbound",mode="ISTIO_MUTUAL",reason="tls_refused",service="httpbin.mesh:8000",way=""} `,
-			`citadel_agent_connections_total{direction="outbound",mode="",reason="",service="unknown",way="unknown"} `, `citadel_agent_connections_open 1`, `citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="ISTIO_MUTUAL",service="httpbin.mesh:8000"} `},
+			`citadel_agent_connections_total{direction="outbound",mode="",reason="",service="unknown",way="unknown"} `, `citadel_agent_connections_open 1`, `citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="ISTIO_MUTUAL",reason="",service="httpbin.mesh:8000"} `},
 	} {
 		for _, w := range want {
 			within(t, patience, func() error {

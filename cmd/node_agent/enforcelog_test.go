@@ -209,9 +209,9 @@ citadel_agent_connections_total{direction="outbound",mode="ISTIO_MUTUAL",reason=
 citadel_agent_connections_total{direction="outbound",mode="",reason="tls_refused",service="web.vm:80",way="mtls"} 1
 # HELP citadel_agent_connection_bytes_total Bytes of connections that have ended: received from who came, and sent to it.
 # TYPE citadel_agent_connection_bytes_total counter
-citadel_agent_connection_bytes_total{direction="outbound",flow="in",mode="ISTIO_MUTUAL",service="web.vm:80"} 10
-citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="",service="unknown"} 1
-citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="ISTIO_MUTUAL",service="web.vm:80"} 12
+citadel_agent_connection_bytes_total{direction="outbound",flow="in",mode="ISTIO_MUTUAL",reason="",service="web.vm:80"} 10
+citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="",reason="",service="unknown"} 1
+citadel_agent_connection_bytes_total{direction="outbound",flow="out",mode="ISTIO_MUTUAL",reason="",service="web.vm:80"} 12
 # HELP citadel_agent_handshakes_total TLS handshakes: result is ok, or the reason for which one failed.
 # TYPE citadel_agent_handshakes_total counter
 citadel_agent_handshakes_total{direction="inbound",result="no_client_cert"} 1

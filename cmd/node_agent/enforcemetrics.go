@@ -43,7 +43,7 @@ func newConnectionCounts(now func() *policy.Snapshot) *connectionCounts {
 	return &connectionCounts{
 		policy:      now,
 		connections: counter("citadel_agent_connections_total", "Connections that have ended, or were refused: reason is empty for those that ended well.", "direction", "service", "mode", "way", "reason"),
-		bytes:       counter("citadel_agent_connection_bytes_total", "Bytes of connections that have ended: received from who came, and sent to it.", "direction", "service", "mode", "flow"),
+		bytes:       counter("citadel_agent_connection_bytes_total", "Bytes of connections that have ended: received from who came, and sent to it.", "direction", "service", "mode", "flow", "reason"),
 		handshakes:  counter("citadel_agent_handshakes_total", "TLS handshakes: result is ok, or the reason for which one failed.", "direction", "result"),
 		checks:      counter("citadel_agent_health_checks_total", "Health checks without a certificate: reason is empty for those that were answered.", "reason"),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "citadel_agent_handshake_seconds", Help: "How long TLS handshakes took that succeeded.",
@@ -62,10 +62,10 @@ func (c *connectionCounts) observe(e enforce.Event) string {
 	service, direction := c.label(e.Service), string(e.Direction)
 	c.connections.WithLabelValues(direction, service, e.Mode, string(e.Way), string(e.Reason)).Inc()
 	if e.In > 0 {
-		c.bytes.WithLabelValues(direction, service, e.Mode, "in").Add(float64(e.In))
+		c.bytes.WithLabelValues(direction, service, e.Mode, "in", string(e.Reason)).Add(float64(e.In))
 	}
 	if e.Out > 0 {
-		c.bytes.WithLabelValues(direction, service, e.Mode, "out").Add(float64(e.Out))
+		c.bytes.WithLabelValues(direction, service, e.Mode, "out", string(e.Reason)).Add(float64(e.Out))
 	}
 	if e.Handshake > 0 {
 		result := string(e.Reason)
