@@ -26,7 +26,7 @@ spec:
 			Calls: []Call{refused("sleep.default", productpage, "19")},
 		}, {
 			Name:  "and with one",
-			Say:   "",
+			Say:   "DestinationRule default for *.local: sidecars open mutual TLS to all.",
 			Edits: []Edit{apply(everywhere("istio-system"))},
 			Calls: []Call{works("sleep.default", productpage, wire.MutualTLS, "20")},
 		}, {

@@ -100,6 +100,7 @@ ServiceEntry and a WorkloadEntry tell the mesh of it.`,
 			Calls: []Call{works("sleep.legacy", web, wire.Plain, ""), works("sleep.default", web, wire.MutualTLS, "")},
 		}, {
 			Name:  "the host is STRICT again",
+			Say:   "Its namespace falls back on the whole mesh's PeerAuthentication.",
 			Edits: []Edit{remove("peerauthentication", "default", "-n", "vm")},
 			Calls: []Call{refused("sleep.legacy", web, ""), works("sleep.default", web, wire.MutualTLS, "")},
 		}, {

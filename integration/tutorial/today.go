@@ -74,7 +74,7 @@ spec:
 			Calls: []Call{refused("sleep.default", details, "")},
 		}, {
 			Name:  "STRICT for all again",
-			Say:   "",
+			Say:   "PeerAuthentication default in the root namespace: who has no sidecar is refused once more.",
 			Edits: []Edit{remove("destinationrule", "details", "-n", "bookinfo"), peerAuthentication("default", "istio-system", "{mtls: {mode: STRICT}}")},
 			Calls: []Call{works("sleep.default", details, wire.MutualTLS, ""), refused("sleep.legacy", httpbinHere, "")},
 		}, {
