@@ -308,7 +308,7 @@ enforce:
 		t.Error("it is ready")
 	}
 	within(t, patience, func() error {
-		if log := a.read(t); !strings.Contains(log, "level=WARN msg=\"there is no policy: all services of this host are STRICT") || !strings.Contains(log, "reason=no_policy") {
+		if log := a.read(t); !strings.Contains(log, "level=WARN msg=\"there is no policy yet: until the CA sends one, this host's services are STRICT") || !strings.Contains(log, "reason=no_policy") {
 			return fmt.Errorf("the log:\n%s", log)
 		}
 		return nil

@@ -28,7 +28,6 @@ type enforcing struct {
 	limits      enforce.Limits
 	log         *slog.Logger
 	credentials *enforce.Credentials
-	policy      func() *policy.Snapshot
 	enforcer    *enforce.Enforcer
 	listeners   []net.Listener // in the order of cfg.listeners
 	connections *connectionLog
@@ -40,7 +39,7 @@ type enforcing struct {
 // newEnforcing opens what the configuration names: connections that come before
 // run wait, and are not refused.
 func newEnforcing(cfg *enforcement, format string, now func() *policy.Snapshot, log *slog.Logger) (_ *enforcing, err error) {
-	e := &enforcing{cfg: cfg, limits: cfg.limits, log: log, credentials: new(enforce.Credentials), policy: now, counts: newConnectionCounts(now), closeLog: func() error { return nil }}
+	e := &enforcing{cfg: cfg, limits: cfg.limits, log: log, credentials: new(enforce.Credentials), counts: newConnectionCounts(now), closeLog: func() error { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -167,9 +166,6 @@ func (e *enforcing) serve(ctx context.Context, l listening, listener net.Listene
 func (e *enforcing) tellStart() {
 	for i, l := range e.cfg.listeners {
 		e.log.Info("connections are taken", "way", l.String(), "at", e.listeners[i].Addr().String())
-	}
-	if e.policy() == nil {
-		e.log.Warn("there is no policy: all services of this host are STRICT, and it may call nobody, until the CA sends one")
 	}
 	if fits := roomFor(len(e.listeners)); e.limits.Connections > fits {
 		e.log.Warn("fewer connections than limits.connections can be open: raise LimitNOFILE= of the unit, or lower the limit",

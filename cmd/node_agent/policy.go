@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,7 +56,11 @@ func (p *process) newPolicyWatch() *policyWatch {
 		w.known = true
 		p.log.Info("policy of the last run", "version", s.Version, "objects", s.Objects, "age", time.Since(s.Heard).Round(time.Second).String())
 	} else {
-		p.log.Info("there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
+		level := slog.LevelInfo
+		if p.cfg.enforce != nil {
+			level = slog.LevelWarn
+		}
+		p.log.Log(context.Background(), level, "there is no policy yet: until the CA sends one, this host's services are STRICT, and may call nobody")
 	}
 	return w
 }

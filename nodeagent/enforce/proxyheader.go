@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/pires/go-proxyproto"
 	"github.com/pires/go-proxyproto/tlvparse"
@@ -19,7 +20,8 @@ const SPIFFEIDType proxyproto.PP2Type = 0xE0
 func proxyHeader(v *Event, client side) ([]byte, error) {
 	h := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(v.Remote), net.TCPAddrFromAddrPort(v.Local))
 	if conn, is := client.Conn.(*tls.Conn); is {
-		version, id := tls.VersionName(conn.ConnectionState().Version), v.Peer.String()
+		version := strings.Replace(tls.VersionName(conn.ConnectionState().Version), "TLS ", "TLSv", 1) // as OpenSSL has it
+		id := v.Peer.String()
 		ssl := tlvparse.PP2SSL{
 			Client: tlvparse.PP2_BITFIELD_CLIENT_SSL | tlvparse.PP2_BITFIELD_CLIENT_CERT_CONN | tlvparse.PP2_BITFIELD_CLIENT_CERT_SESS,
 			TLV:    []proxyproto.TLV{{Type: proxyproto.PP2_SUBTYPE_SSL_VERSION, Value: []byte(version)}, {Type: proxyproto.PP2_SUBTYPE_SSL_CN, Value: []byte(id)}},
