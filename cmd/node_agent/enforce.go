@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -24,37 +23,31 @@ import (
 // enforcing carries this host's connections, as key enforce of the configuration
 // file says.
 type enforcing struct {
-	cfg         *enforcement
-	limits      enforce.Limits
+	cfg         atomic.Pointer[enforcement] // its listeners do not change
 	log         *slog.Logger
 	credentials *enforce.Credentials
 	enforcer    *enforce.Enforcer
 	listeners   []net.Listener // in the order of cfg.listeners
 	connections *connectionLog
 	counts      *connectionCounts
-	closeLog    func() error
+	format      string      // of the access log
 	unlisted    atomic.Bool // the log knows that the host's addresses are not known
 }
 
 // newEnforcing opens what the configuration names: connections that come before
 // run wait, and are not refused.
 func newEnforcing(cfg *enforcement, format string, now func() *policy.Snapshot, log *slog.Logger) (_ *enforcing, err error) {
-	e := &enforcing{cfg: cfg, limits: cfg.limits, log: log, credentials: new(enforce.Credentials), counts: newConnectionCounts(now), closeLog: func() error { return nil }}
+	e := &enforcing{log: log, format: format, credentials: new(enforce.Credentials), counts: newConnectionCounts(now), connections: &connectionLog{log: log}}
+	e.cfg.Store(cfg)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
 		}
 	}()
-	access := (*slog.Logger)(nil)
-	if access, e.closeLog, err = openAccessLog(cfg.accessLog, format, log); err != nil {
+	if err := e.connections.access.open(cfg.accessLog, format, log); err != nil {
 		return nil, err
 	}
-	if e.limits.Connections == 0 {
-		e.limits.Connections = min(enforce.DefaultLimits.Connections, roomFor(len(cfg.listeners)))
-	}
-	e.connections = &connectionLog{log: log, access: access}
-	e.enforcer = enforce.New(enforce.Settings{Credentials: e.credentials, Policy: now, Observe: e.observe, Limits: e.limits,
-		DenyUnknown: cfg.denyUnknown, Addresses: e.addresses, HealthChecks: cfg.healthChecks})
+	e.enforcer = enforce.New(enforce.Settings{Credentials: e.credentials, Policy: now, Observe: e.observe, Addresses: e.addresses, Rules: cfg.rules()})
 	for _, l := range cfg.listeners {
 		listener, err := listenTCP(l)
 		if err != nil {
@@ -101,14 +94,14 @@ func (e *enforcing) close() (err error) {
 			err = errors.Join(err, closeErr)
 		}
 	}
-	return errors.Join(err, e.closeLog())
+	return errors.Join(err, e.connections.access.close())
 }
 
 // run serves until ctx ends, and what is open then has ended, or its time is up.
 func (e *enforcing) run(ctx context.Context) error {
 	e.tellStart()
 	group, ctx := errgroup.WithContext(ctx)
-	for i, l := range e.cfg.listeners {
+	for i, l := range e.cfg.Load().listeners {
 		group.Go(func() error {
 			if err := e.serve(ctx, l, e.listeners[i]); err != nil {
 				return fmt.Errorf("%s: %w", l.key, err)
@@ -123,7 +116,7 @@ func (e *enforcing) run(ctx context.Context) error {
 	defer func() { stop(); <-flushed }()
 	<-ctx.Done()
 	if open := e.enforcer.Open(); open > 0 {
-		e.log.Info("no new connections are taken; those that are open may end", "open", open, "within", e.limits.Drain.String())
+		e.log.Info("no new connections are taken; those that are open may end", "open", open, "within", e.cfg.Load().limits.Drain.String())
 	}
 	return group.Wait()
 }
@@ -164,13 +157,26 @@ func (e *enforcing) serve(ctx context.Context, l listening, listener net.Listene
 
 // tellStart says what is served, and what is in the way of it.
 func (e *enforcing) tellStart() {
-	for i, l := range e.cfg.listeners {
+	for i, l := range e.cfg.Load().listeners {
 		e.log.Info("connections are taken", "way", l.String(), "at", e.listeners[i].Addr().String())
 	}
-	if fits := roomFor(len(e.listeners)); e.limits.Connections > fits {
-		e.log.Warn("fewer connections than limits.connections can be open: raise LimitNOFILE= of the unit, or lower the limit",
-			"connections", e.limits.Connections, "fit", fits)
+	e.tellRoom()
+}
+
+// tellRoom warns of a limit that files do not suffice for.
+func (e *enforcing) tellRoom() {
+	if limit, fits := e.cfg.Load().limits.Connections, roomFor(len(e.listeners)); limit > fits {
+		e.log.Warn("fewer connections than limits.connections can be open: raise LimitNOFILE= of the unit, or lower the limit", "connections", limit, "fit", fits)
 	}
+}
+
+// rules are what the configuration has the enforcer do.
+func (c *enforcement) rules() enforce.Rules {
+	r := enforce.Rules{Limits: c.limits, DenyUnknown: c.denyUnknown, HealthChecks: c.healthChecks}
+	if r.Limits.Connections == 0 {
+		r.Limits.Connections = min(enforce.DefaultLimits.Connections, roomFor(len(c.listeners)))
+	}
+	return r
 }
 
 // roomFor is how many connections, in each direction, fit into the files that may
@@ -193,7 +199,7 @@ func (e *enforcing) observe(event enforce.Event) {
 // addresses are those by which policy may know this host: its own, and what the
 // configuration adds.
 func (e *enforcing) addresses() []netip.Addr {
-	all := e.cfg.addresses
+	all := e.cfg.Load().addresses
 	found, err := net.InterfaceAddrs()
 	if err != nil && !e.unlisted.Swap(true) {
 		e.log.Warn("the addresses of this host cannot be listed: name those that policy knows it by in enforce.addresses", "err", err)
@@ -226,7 +232,7 @@ type listenerStatus struct {
 
 func (e *enforcing) status() *enforcementStatus {
 	s := &enforcementStatus{Open: e.enforcer.Open(), Inbound: e.counts.of(enforce.Inbound), Outbound: e.counts.of(enforce.Outbound)}
-	for i, l := range e.cfg.listeners {
+	for i, l := range e.cfg.Load().listeners {
 		one := listenerStatus{Way: string(l.way), Address: e.listeners[i].Addr().String(), App: l.app}
 		if l.service != (enforce.Target{}) {
 			one.Service = l.service.String()
@@ -237,32 +243,4 @@ func (e *enforcing) status() *enforcementStatus {
 		s.Listeners = append(s.Listeners, one)
 	}
 	return s
-}
-
-// openAccessLog opens the log of connections; nil where none is asked for.
-func openAccessLog(path, format string, log *slog.Logger) (*slog.Logger, func() error, error) {
-	nothing := func() error { return nil }
-	switch path {
-	case "":
-		return nil, nothing, nil
-	case accessToLog:
-		return log, nothing, nil
-	}
-	// Not to wait for the reader of a pipe, which is then refused.
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o640)
-	if err != nil {
-		return nil, nothing, fmt.Errorf("enforce.accessLog: %w", err)
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file: use - for the agent's own log", path)
-	}
-	if err != nil {
-		return nil, nothing, errors.Join(fmt.Errorf("enforce.accessLog: %w", err), file.Close())
-	}
-	to := &toldWriter{to: file, tell: func(err error) { log.Warn("connections are missing from the access log", "err", err) }}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(to, nil)), file.Close, nil
-	}
-	return slog.New(slog.NewTextHandler(to, nil)), file.Close, nil
 }

@@ -48,7 +48,7 @@ func TestRoom(t *testing.T) {
 		if err := e.close(); err != nil {
 			t.Error(err)
 		}
-		if got := e.enforcer.Limits.Connections; got != c.want || strings.Contains(said.String(), "LimitNOFILE") != c.warns {
+		if got := e.cfg.Load().rules().Limits.Connections; got != c.want || strings.Contains(said.String(), "LimitNOFILE") != c.warns {
 			t.Errorf("asked for %d with %d files: %d\n%s", c.asked, c.files, got, &said)
 		}
 	}

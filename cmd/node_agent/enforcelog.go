@@ -15,7 +15,8 @@ import (
 // and those that were refused in the agent's own. There, those that are alike are
 // told once in a while with their number, so that a scanner fills no disk.
 type connectionLog struct {
-	log, access *slog.Logger // access is nil where there is none
+	log    *slog.Logger
+	access accessLog
 
 	mu    sync.Mutex
 	alike map[likeness]*similar // guarded by mu
@@ -59,9 +60,7 @@ func refused(e *enforce.Event) bool {
 
 // observe notes a connection; service is its label in metrics.
 func (l *connectionLog) observe(now time.Time, service string, e enforce.Event) {
-	if l.access != nil {
-		l.access.Info("connection", accessAttrs(&e)...)
-	}
+	l.access.tell(&e)
 	key := likeness{e.Direction, e.Reason, service}
 	if check := e.Way == enforce.WayHealth && e.Reason == enforce.ReasonNone; !refused(&e) && !check {
 		return

@@ -140,11 +140,10 @@ func TestHeldBackAtTheEnd(t *testing.T) {
 func TestAccessLog(t *testing.T) {
 	path := t.TempDir() + "/access.log"
 	var log bytes.Buffer
-	to, closing, err := openAccessLog(path, "json", slog.New(slog.NewTextHandler(&log, nil)))
-	if err != nil {
+	l := &connectionLog{log: quiet()}
+	if err := l.access.open(path, "json", slog.New(slog.NewTextHandler(&log, nil))); err != nil {
 		t.Fatal(err)
 	}
-	l := &connectionLog{log: quiet(), access: to}
 	l.observe(time.Now(), "a:80", enforce.Event{Direction: enforce.Outbound, Service: "a:80", Way: enforce.WayMTLS, Peer: web, In: 3, Out: 4, Handshake: time.Millisecond, Duration: time.Second})
 	l.observe(time.Now(), "a:80", plainTextTo("a:80"))
 	text, err := os.ReadFile(path)
@@ -161,7 +160,7 @@ func TestAccessLog(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if err := closing(); err != nil {
+	if err := l.access.file.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -170,8 +169,8 @@ func TestAccessLog(t *testing.T) {
 	if n := strings.Count(log.String(), "connections are missing from the access log"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, &log)
 	}
-	if own, _, err := openAccessLog(accessToLog, "text", l.log); err != nil || own != l.log {
-		t.Errorf("- is %v, %v", own, err)
+	if err := l.access.open(accessToLog, "text", l.log); err != nil || l.access.to != l.log || l.access.file != nil {
+		t.Errorf("- is %v, %v", l.access.to, err)
 	}
 }
 

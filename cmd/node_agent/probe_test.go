@@ -49,8 +49,8 @@ func behind(t *testing.T, set certdir.Set, mode string, app string) string {
 	}
 	at := netip.MustParseAddrPort(listener.Addr().String())
 	snapshot := modeOf(t, mode, at)
-	settings := enforce.Settings{Credentials: new(enforce.Credentials), Policy: func() *policy.Snapshot { return snapshot }, Observe: func(enforce.Event) {}, Limits: enforce.DefaultLimits}
-	settings.Limits.Drain = time.Millisecond
+	settings := enforce.Settings{Credentials: new(enforce.Credentials), Policy: func() *policy.Snapshot { return snapshot }, Observe: func(enforce.Event) {}, Rules: enforce.Rules{Limits: enforce.DefaultLimits}}
+	settings.Rules.Limits.Drain = time.Millisecond
 	if err := settings.Credentials.Install(set); err != nil {
 		t.Fatal(err)
 	}

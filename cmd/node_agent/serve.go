@@ -110,6 +110,7 @@ func (p *process) run(stop context.Context) (err error) {
 	if p.policy != nil {
 		group.Go(func() error { p.policy.run(ctx); return nil })
 	}
+	group.Go(func() error { p.rereads(ctx); return nil })
 	group.Go(func() error {
 		tellSystemd(p.notify, p.agent.Status())
 		p.agent.Run(ctx)

@@ -138,7 +138,7 @@ func (s proxySpec) enforce(ctx context.Context, l net.Listener, set certdir.Set)
 	go tidy(ctx)
 	limits := enforce.DefaultLimits
 	limits.Drain = time.Second
-	e := enforce.New(enforce.Settings{Credentials: &mine, Policy: func() *policy.Snapshot { return snapshot }, Observe: func(enforce.Event) {}, Limits: limits})
+	e := enforce.New(enforce.Settings{Credentials: &mine, Policy: func() *policy.Snapshot { return snapshot }, Observe: func(enforce.Event) {}, Rules: enforce.Rules{Limits: limits}})
 	if s.Direction == inbound {
 		return e.Inbound(ctx, l, enforce.Port{App: s.Next})
 	}

@@ -43,6 +43,16 @@ type Limits struct {
 var DefaultLimits = Limits{Connections: 20_000, HandshakesPerSecond: 5_000, Header: 10 * time.Second, ServerFirst: 500 * time.Millisecond,
 	Dial: 10 * time.Second, Drain: 20 * time.Second}
 
+// Rules are what may change while listeners are served.
+type Rules struct {
+	Limits Limits
+	// DenyUnknown refuses destinations that policy does not know; else they are
+	// passed on as they come.
+	DenyUnknown bool
+	// HealthChecks may come in plain text where a server is STRICT.
+	HealthChecks []HealthCheck
+}
+
 // Settings are what an Enforcer is made from. Credentials, Policy and Observe
 // must be set.
 type Settings struct {
@@ -52,15 +62,11 @@ type Settings struct {
 	// Observe is told of each connection when it has ended, or was refused. It is
 	// called by many goroutines.
 	Observe func(Event)
-	Limits  Limits
-	// DenyUnknown refuses destinations that policy does not know; else they are
-	// passed on as they come.
-	DenyUnknown bool
+	// Rules are those to begin with.
+	Rules Rules
 	// Addresses are those of this host by which policy may know it, beside the one
 	// that a client came to. May be nil.
 	Addresses func() []netip.Addr
-	// HealthChecks may come in plain text where a server is STRICT.
-	HealthChecks []HealthCheck
 	// Dialer opens connections, to applications and destinations. Nil is a plain one.
 	Dialer *net.Dialer
 }
@@ -69,6 +75,7 @@ type Settings struct {
 // may use it.
 type Enforcer struct {
 	Settings
+	rules      atomic.Pointer[Rules]
 	handshakes *rate.Limiter
 	in, out    atomic.Int64 // open connections
 	waiting    waiting
@@ -81,10 +88,23 @@ func New(s Settings) *Enforcer {
 	if s.Dialer == nil {
 		s.Dialer = &net.Dialer{}
 	}
-	e := &Enforcer{Settings: s, handshakes: rate.NewLimiter(rate.Limit(s.Limits.HandshakesPerSecond), s.Limits.HandshakesPerSecond)}
+	e := &Enforcer{Settings: s, handshakes: rate.NewLimiter(0, 0)}
 	e.plans.policy, e.plans.addresses = s.Policy, s.Addresses
+	e.Rule(s.Rules)
 	return e
 }
+
+// Rule has who comes from now on judged by other rules, and Settings.Addresses
+// asked anew. Those who are there stay.
+func (e *Enforcer) Rule(r Rules) {
+	e.rules.Store(&r)
+	e.handshakes.SetLimit(rate.Limit(r.Limits.HandshakesPerSecond))
+	e.handshakes.SetBurst(r.Limits.HandshakesPerSecond)
+	e.plans.forget()
+}
+
+// limits are those of now.
+func (e *Enforcer) limits() Limits { return e.rules.Load().Limits }
 
 // serves tells whether this host's own agent answers at an address of this host,
 // HOST:PORT. The agent's connections to its own host are redirected to nobody:
@@ -127,7 +147,7 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, count *atom
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
 	err := e.accept(ctx, listener, func(c *net.TCPConn) {
-		if count.Add(1) > int64(e.Limits.Connections) {
+		if count.Add(1) > int64(e.limits().Connections) {
 			count.Add(-1)
 			reset(c)
 			refused(c)
@@ -141,7 +161,7 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, count *atom
 		})
 	})
 	listener.Close()
-	drain := time.AfterFunc(e.Limits.Drain, cancel)
+	drain := time.AfterFunc(e.limits().Drain, cancel)
 	defer drain.Stop()
 	open.Wait()
 	return err

@@ -46,7 +46,7 @@ func TestFrontsRefuse(t *testing.T) {
 	r := newRig(t)
 	plain := r.app(echo)
 	r.say(plain, mode("DISABLE")+"\n---\n{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d, namespace: default}, spec: {host: httpbin, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}}")
-	e := r.enforcer("sleep", func(s *Settings) { s.DenyUnknown = true })
+	e := r.enforcer("sleep", func(s *Settings) { s.Rules.DenyUnknown = true })
 	socks, proxy := r.front(e, SOCKS), r.front(e, HTTPProxy)
 	for name, c := range map[string]struct {
 		at     netip.AddrPort

@@ -32,8 +32,8 @@ const longestHead = 8 << 10
 
 // checks lists the health checks that the client may make.
 func (in *incoming) checks() (all []*HealthCheck) {
-	for i := range in.e.HealthChecks {
-		h := &in.e.HealthChecks[i]
+	for i := range in.rules.HealthChecks {
+		h := &in.rules.HealthChecks[i]
 		if h.Port == in.event.Local.Port() && h.lets(in.event.Remote.Addr()) {
 			all = append(all, h)
 		}
@@ -114,14 +114,14 @@ func (in *incoming) answerCheck(ctx context.Context) Event {
 		in.c.Close()
 		return *v
 	}
-	within(in.c, in.e.Limits.Header)
+	within(in.c, in.rules.Limits.Header)
 	server, err := in.e.application(ctx, in.app)
 	if err != nil {
 		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", in.app, err))
 	}
 	defer server.Close()
 	v.Upstream = remoteOf(server)
-	within(server, in.e.Limits.Header)
+	within(server, in.rules.Limits.Header)
 	answer, err := in.ask(server)
 	if err == nil {
 		v.In, v.Out = int64(len(in.first)), int64(len(answer))

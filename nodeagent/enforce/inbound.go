@@ -39,7 +39,7 @@ func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) e
 	return e.serve(ctx, listener, &e.in, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.comeIn(ctx, c, p))
 	}, func(c *net.TCPConn) {
-		e.Observe(Event{Direction: Inbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.Limits.Connections)})
+		e.Observe(Event{Direction: Inbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.limits().Connections)})
 	})
 }
 
@@ -65,7 +65,7 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 	mine := e.Credentials.current.Load()
 	s := e.plans.of(e.Credentials.ID()).serve(servedKey{v.Local, p.App != "", p.Host, p.ServicePort})
 	v.Mode, v.By, v.Service = s.mode.String(), s.by, s.service
-	in := incoming{e: e, c: c, below: &socket{TCPConn: c}, mine: mine, event: &v, app: app, header: p.ProxyProtocol}
+	in := incoming{e: e, rules: e.rules.Load(), c: c, below: &socket{TCPConn: c}, mine: mine, event: &v, app: app, header: p.ProxyProtocol}
 	client, err := in.judge(ctx, s)
 	if errors.Is(err, errHealthCheck) {
 		return in.answerCheck(ctx)
@@ -91,7 +91,7 @@ func (in *incoming) judge(ctx context.Context, s served) (side, error) {
 		return plainSide(in.c), nil
 	}
 	who := in.event.Remote.Addr()
-	if !in.e.waiting.enter(who, in.e.Limits.Connections) {
+	if !in.e.waiting.enter(who, in.rules.Limits.Connections) {
 		return side{}, failure{TooMany, fmt.Errorf("too many, of %s or of all, have not shown who they are yet", who)}
 	}
 	defer in.e.waiting.leave(who)
@@ -111,6 +111,7 @@ func (v Event) refuse(c *net.TCPConn, reason Reason, err error) Event {
 // incoming is one connection while it is judged.
 type incoming struct {
 	e     *Enforcer
+	rules *Rules
 	c     *net.TCPConn
 	mine  *credentials
 	event *Event
@@ -128,7 +129,7 @@ type incoming struct {
 
 // strict takes mutual TLS alone, and health checks.
 func (in *incoming) strict() (side, error) {
-	within(in.c, in.e.Limits.Header)
+	within(in.c, in.rules.Limits.Header)
 	s := &sniffed{Conn: in.below}
 	first, err := s.first()
 	switch {
@@ -151,7 +152,7 @@ func (in *incoming) strict() (side, error) {
 // permissive takes mutual TLS of the mesh, and passes all else on as it came.
 func (in *incoming) permissive(ctx context.Context) (side, error) {
 	s := &sniffed{Conn: in.below}
-	within(in.c, in.e.Limits.ServerFirst)
+	within(in.c, in.rules.Limits.ServerFirst)
 	first, err := s.first()
 	if isTimeout(err) {
 		if first, err = in.serverFirst(ctx, s); err == nil && in.server != nil {
@@ -164,7 +165,7 @@ func (in *incoming) permissive(ctx context.Context) (side, error) {
 	if first != firstOfTLS {
 		return in.raw(s), nil
 	}
-	within(in.c, in.e.Limits.Header)
+	within(in.c, in.rules.Limits.Header)
 	client, err := in.handshake(func() (*tls.Conn, error) { return meshTLS(s, in.config) })
 	if errors.Is(err, errForeign) {
 		return in.raw(s), nil
@@ -189,7 +190,7 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 			_ = in.c.SetReadDeadline(past)
 		}
 	}()
-	within(in.c, in.e.Limits.Header)
+	within(in.c, in.rules.Limits.Header)
 	first, err := s.first()
 	_ = server.SetReadDeadline(past)
 	<-heard
@@ -220,7 +221,7 @@ func (in *incoming) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, err
 	}
 	if !in.e.handshakes.Allow() {
-		return nil, failure{TooFast, fmt.Errorf("there were more than %d handshakes in a second", in.e.Limits.HandshakesPerSecond)}
+		return nil, failure{TooFast, fmt.Errorf("there were more than %d handshakes in a second", in.rules.Limits.HandshakesPerSecond)}
 	}
 	return in.mine.serverFor(hello), nil
 }
@@ -244,7 +245,7 @@ func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
 func (in *incoming) silence(err error) error {
 	switch {
 	case isTimeout(err):
-		return failure{Slow, fmt.Errorf("the client did not say what it wants within %s", in.e.Limits.Header)}
+		return failure{Slow, fmt.Errorf("the client did not say what it wants within %s", in.rules.Limits.Header)}
 	case isEnd(err):
 		return failure{PeerReset, errors.New("the client went before it said what it wants")}
 	case errors.Is(err, errForeign):
@@ -337,7 +338,7 @@ func (e *Enforcer) application(ctx context.Context, address string) (*net.TCPCon
 
 // dial opens a connection within Limits.Dial.
 func (e *Enforcer) dial(ctx context.Context, address string) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.Limits.Dial)
+	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
 	defer cancel()
 	c, err := e.Dialer.DialContext(ctx, "tcp", address)
 	if err != nil {

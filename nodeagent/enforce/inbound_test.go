@@ -228,9 +228,10 @@ func TestHealthChecks(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c) // it keeps the connection
 	})
 	checks := []HealthCheck{{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Path: "/healthz"}}
-	e := r.enforcer("httpbin", func(s *Settings) { s.HealthChecks = checks })
+	e := r.enforcer("httpbin")
 	at := r.in(e, app, Port{}, mode("STRICT"))
-	e.HealthChecks[0].Port = at.Port()
+	checks[0].Port = at.Port()
+	e.Rule(Rules{Limits: r.limits, HealthChecks: checks}) // while it listens
 	got := r.ask(at, "GET /healthz HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe\r\nAccept: */*\r\nX-Original-URL: /admin\r\nCookie: a=b\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\nConnection: keep-alive\r\n\r\n")
 	if !strings.HasSuffix(got, "GET /healthz HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nConnection: close\r\nUser-Agent: kube-probe\r\n\r\n") || !strings.Contains(got, "Connection: close") {
 		t.Errorf("the application was told:\n%s", got)

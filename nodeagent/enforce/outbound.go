@@ -46,14 +46,14 @@ func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Fr
 	return e.serve(ctx, listener, &e.out, func(ctx context.Context, c *net.TCPConn, began time.Time) {
 		e.told(began, e.goOut(ctx, c, front))
 	}, func(c *net.TCPConn) {
-		e.Observe(Event{Direction: Outbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.Limits.Connections)})
+		e.Observe(Event{Direction: Outbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.limits().Connections)})
 	})
 }
 
 // goOut carries one connection to its end.
 func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event {
 	v := Event{Direction: Outbound, Remote: remoteOf(c), Local: localOf(c)}
-	within(c, e.Limits.Header)
+	within(c, e.limits().Header)
 	to, first, reply, err := front(c)
 	if err != nil {
 		return v.refuse(c, reasonOf(err, BadRequest), err)
@@ -117,7 +117,7 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 	if r.refused.error != nil {
 		return side{}, r.refused
 	}
-	if r.service == "" && e.DenyUnknown {
+	if r.service == "" && e.rules.Load().DenyUnknown {
 		return side{}, failure{UnknownHost, fmt.Errorf("policy knows nobody at %s", to)}
 	}
 	if r.service != "" {
@@ -149,7 +149,7 @@ func (e *Enforcer) routeTo(ctx context.Context, to Target) *route {
 	if r.service != "" || r.refused.error != nil || to.Addr.IsValid() {
 		return r
 	}
-	ctx, cancel := context.WithTimeout(ctx, e.Limits.Dial)
+	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
 	defer cancel()
 	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", to.Host) // dialling tells of the error
 	for _, addr := range found {
@@ -188,7 +188,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 	}
 	below := &socket{TCPConn: tcp}
 	conn, began := tls.Client(under(below, h.decision.Client), config), time.Now()
-	within(tcp, e.Limits.Dial)
+	within(tcp, e.limits().Dial)
 	aside(func() { err = conn.HandshakeContext(ctx) })
 	v.Handshake = time.Since(began)
 	if err != nil {

@@ -110,7 +110,7 @@ func TestUnknown(t *testing.T) {
 	if e := r.event(); e.Way != WayOpen || e.Mode != "" {
 		t.Errorf("%+v", e)
 	}
-	if heard := r.ask(r.out(r.enforcer("sleep", func(s *Settings) { s.DenyUnknown = true }), to), "hello"); heard != "reset" {
+	if heard := r.ask(r.out(r.enforcer("sleep", func(s *Settings) { s.Rules.DenyUnknown = true }), to), "hello"); heard != "reset" {
 		t.Errorf("a destination that is refused: %q", heard)
 	}
 	if e := r.event(); e.Reason != UnknownHost {
@@ -188,7 +188,7 @@ func TestLoop(t *testing.T) {
 // TestCallsItself: an application that is the agent's own listener is none.
 func TestCallsItself(t *testing.T) {
 	r := newRig(t)
-	e := r.enforcer("httpbin", func(s *Settings) { s.Limits.Connections = 10 })
+	e := r.enforcer("httpbin", func(s *Settings) { s.Rules.Limits.Connections = 10 })
 	l, err := net.Listen("tcp", "[::]:0")
 	if err != nil {
 		t.Fatal(err)

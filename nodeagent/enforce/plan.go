@@ -270,12 +270,14 @@ type plans struct {
 	policy    func() *policy.Snapshot
 	addresses func() []netip.Addr
 	now       atomic.Pointer[planned]
+	turn      atomic.Uint64
 }
 
 // planned is what was found in one snapshot for one identity.
 type planned struct {
 	snapshot *policy.Snapshot
 	id       spiffeid.ID
+	turn     uint64
 	me       self
 	served   sync.Map // by servedKey: served
 	routes   sync.Map // by Target: *route
@@ -286,13 +288,16 @@ type planned struct {
 // addresses.
 const mostPlanned = 20_000
 
+// forget has all be found anew.
+func (p *plans) forget() { p.turn.Add(1) }
+
 // of is what is known for the policy and the identity of now.
 func (p *plans) of(id spiffeid.ID) *planned {
-	snapshot, now := p.policy(), p.now.Load()
-	if now != nil && now.snapshot == snapshot && now.id == id && now.size.Load() < mostPlanned {
+	turn, snapshot, now := p.turn.Load(), p.policy(), p.now.Load()
+	if now != nil && now.turn == turn && now.snapshot == snapshot && now.id == id && now.size.Load() < mostPlanned {
 		return now
 	}
-	now = &planned{snapshot: snapshot, id: id, me: selfOf(id)}
+	now = &planned{snapshot: snapshot, id: id, turn: turn, me: selfOf(id)}
 	if p.addresses != nil {
 		now.me.addresses = p.addresses()
 	}

@@ -242,7 +242,7 @@ func TestLimits(t *testing.T) {
 	r.event()
 	// handshakes
 	r.say(at, mode("STRICT"))
-	through := r.out(r.enforcer("sleep", func(s *Settings) { s.Observe, s.Limits = func(Event) {}, DefaultLimits }), httpbin)
+	through := r.out(r.enforcer("sleep", func(s *Settings) { s.Observe, s.Rules.Limits = func(Event) {}, DefaultLimits }), httpbin)
 	refused := 0
 	for range 5 {
 		r.ask(through, "hello")

@@ -70,7 +70,7 @@ func (r *rig) pair(issuer *catest.Issuer, edits ...func(*x509.Certificate)) tls.
 
 // enforcer is one of a host with an account.
 func (r *rig) enforcer(name string, edits ...func(*Settings)) *Enforcer {
-	s := Settings{Credentials: &Credentials{}, Policy: r.policy.Load, Observe: func(e Event) { r.events <- e }, Limits: r.limits}
+	s := Settings{Credentials: &Credentials{}, Policy: r.policy.Load, Observe: func(e Event) { r.events <- e }, Rules: Rules{Limits: r.limits}}
 	if name != "" {
 		if err := s.Credentials.Install(r.set(r.root, account(name))); err != nil {
 			r.t.Fatal(err)
