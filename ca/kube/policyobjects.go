@@ -80,7 +80,7 @@ func namespaceObject(n *corev1.Namespace) *held {
 func serviceObject(s *corev1.Service) *held {
 	o := &policy.Service{Meta: metaOf(&s.ObjectMeta), Spec: policy.ServiceSpec{Type: shared(string(s.Spec.Type)), ClusterIP: s.Spec.ClusterIP, Selector: sharedMap(s.Spec.Selector)}}
 	for _, p := range s.Spec.Ports {
-		port := policy.ServicePort{Name: shared(p.Name), Port: p.Port, TargetPort: policy.TargetPort{Number: p.TargetPort.IntVal}}
+		port := policy.ServicePort{Name: shared(p.Name), Port: p.Port, TargetPort: policy.TargetPort{Number: p.TargetPort.IntVal}, Protocol: transport(p.Protocol)}
 		if p.AppProtocol != nil {
 			port.AppProtocol = shared(*p.AppProtocol)
 		}
@@ -109,12 +109,23 @@ func podObject(p *corev1.Pod) *held {
 	return hold(&p.ObjectMeta, o.Ref(), o, nil)
 }
 
+// transport is none for TCP, which nearly all ports are of.
+func transport(p corev1.Protocol) policy.Transport {
+	if p == corev1.ProtocolTCP {
+		return ""
+	}
+	return policy.Transport(p)
+}
+
 // containersOf keeps the proxy and those that declare ports.
 func containersOf(all []corev1.Container) (kept []policy.Container) {
 	for i := range all {
 		c := policy.Container{Name: shared(all[i].Name)}
+		if always := all[i].RestartPolicy; always != nil && *always == corev1.ContainerRestartPolicyAlways {
+			c.RestartPolicy = "Always"
+		}
 		for _, p := range all[i].Ports {
-			c.Ports = append(c.Ports, policy.ContainerPort{Name: shared(p.Name), Number: p.ContainerPort})
+			c.Ports = append(c.Ports, policy.ContainerPort{Name: shared(p.Name), Number: p.ContainerPort, Protocol: transport(p.Protocol)})
 		}
 		if len(c.Ports) > 0 || c.Name == "istio-proxy" {
 			kept = append(kept, c)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -110,8 +111,9 @@ type ServiceSpec struct {
 
 // ServicePort is one port of a Service.
 type ServicePort struct {
-	_           struct{}   `ignored:"nodePort protocol"`
+	_           struct{}   `ignored:"nodePort"`
 	Name        string     `yaml:"name"`
+	Protocol    Transport  `yaml:"protocol"`
 	AppProtocol string     `yaml:"appProtocol"`
 	Port        int32      `yaml:"port"`
 	TargetPort  TargetPort `yaml:"targetPort"`
@@ -166,17 +168,26 @@ type PodSpec struct {
 
 // Container is what the resolver reads of a Pod's container.
 type Container struct {
-	_     struct{}        `ignored:"image command args workingDir envFrom env resources resizePolicy restartPolicy restartPolicyRules volumeMounts volumeDevices livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty"`
+	_     struct{}        `ignored:"image command args workingDir envFrom env resources resizePolicy restartPolicyRules volumeMounts volumeDevices livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty"`
 	Name  string          `yaml:"name"`
 	Ports []ContainerPort `yaml:"ports"`
+	// RestartPolicy is Always for an init container that runs beside the others.
+	RestartPolicy string `yaml:"restartPolicy"`
 }
 
 // ContainerPort is a port that a container declares.
 type ContainerPort struct {
-	_      struct{} `ignored:"hostPort protocol hostIP"`
-	Name   string   `yaml:"name"`
-	Number int32    `yaml:"containerPort"`
+	_        struct{}  `ignored:"hostPort hostIP"`
+	Name     string    `yaml:"name"`
+	Number   int32     `yaml:"containerPort"`
+	Protocol Transport `yaml:"protocol"`
 }
+
+// Transport is TCP, UDP or SCTP. A name of a port is one of its transport alone.
+type Transport string
+
+// is tells whether two are the same: none is TCP.
+func (t Transport) is(other Transport) bool { return cmp.Or(t, "TCP") == cmp.Or(other, "TCP") }
 
 // PodStatus is what the resolver reads of a Pod's status.
 type PodStatus struct {

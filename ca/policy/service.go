@@ -37,6 +37,7 @@ type port struct {
 	protocol string // in lower case: http, http2, grpc, https, tcp, …; empty when nothing says
 	target   TargetPort
 	auth     AuthPolicy // the annotation
+	over     Transport
 }
 
 // class stands for all endpoints of a service that policy cannot tell apart.
@@ -89,7 +90,7 @@ func newService(o Object) *service {
 		if text, annotated := k.Annotations[annotation+strconv.Itoa(int(p.Port))]; annotated {
 			_ = auth.parse(text) // what is no word inherits
 		}
-		s.ports = append(s.ports, port{p.Port, p.Name, protocolOf(p.Name, p.AppProtocol), targetOf(p.TargetPort, p.Port), auth})
+		s.ports = append(s.ports, port{p.Port, p.Name, protocolOf(p.Name, p.AppProtocol), targetOf(p.TargetPort, p.Port), auth, p.Protocol})
 	}
 	return s
 }
@@ -161,6 +162,11 @@ func newWorkload(o Object) *workload {
 	for i := range p.Spec.Containers {
 		w.ports = append(w.ports, p.Spec.Containers[i].Ports...)
 	}
+	for i := range p.Spec.InitContainers {
+		if c := &p.Spec.InitContainers[i]; c.RestartPolicy == "Always" {
+			w.ports = append(w.ports, c.Ports...)
+		}
+	}
 	return w
 }
 
@@ -191,7 +197,7 @@ func (w *workload) portOf(p *port) int32 {
 		return p.target.Number
 	}
 	for _, own := range w.ports {
-		if own.Name == p.target.Name {
+		if own.Name == p.target.Name && own.Protocol.is(p.over) {
 			return own.Number
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +52,10 @@ func (c *Credentials) Install(set certdir.Set) error {
 		Certificates:           []tls.Certificate{next.cert},
 		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true, // each connection is judged by the roots of its time
-		VerifyConnection:       func(state tls.ConnectionState) error { _, err := next.peer(state); return err },
+		VerifyConnection: func(state tls.ConnectionState) error {
+			_, err := next.peer(state, x509.ExtKeyUsageClientAuth)
+			return err
+		},
 
 		DynamicRecordSizingDisabled: true,
 	}
@@ -106,8 +110,9 @@ func offers(hello *tls.ClientHelloInfo, protocols []string) bool {
 	return slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(protocols, p) })
 }
 
-// peer is who the other side proved to be, X509-SVID 5.
-func (c *credentials) peer(state tls.ConnectionState) (spiffeid.ID, error) {
+// peer is who the other side proved to be, X509-SVID 5, by a certificate that is
+// for what it does, RFC 5280 4.2.1.12.
+func (c *credentials) peer(state tls.ConnectionState, does x509.ExtKeyUsage) (spiffeid.ID, error) {
 	if len(state.PeerCertificates) == 0 {
 		return spiffeid.ID{}, failure{NoClientCert, errors.New("the other side shows no certificate")}
 	}
@@ -117,6 +122,10 @@ func (c *credentials) peer(state tls.ConnectionState) (spiffeid.ID, error) {
 	}
 	if id.Path() == "" { // X509-SVID 3: a leaf names a workload, not a trust domain
 		return spiffeid.ID{}, failure{UntrustedPeer, fmt.Errorf("the certificate of %s names a trust domain, and nobody in it", id)}
+	}
+	leaf := state.PeerCertificates[0]
+	if limited := len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0; limited && !slices.Contains(leaf.ExtKeyUsage, does) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny) {
+		return spiffeid.ID{}, failure{UntrustedPeer, fmt.Errorf("the certificate of %s is for other uses: its extended key usage lacks %s", id, map[x509.ExtKeyUsage]string{x509.ExtKeyUsageClientAuth: "clientAuth", x509.ExtKeyUsageServerAuth: "serverAuth"}[does])}
 	}
 	return id, nil
 }
@@ -144,12 +153,12 @@ func (c *credentials) client(sni string, alpn, identities []string) *tls.Config 
 		DynamicRecordSizingDisabled: true,
 		InsecureSkipVerify:          true, // VerifyConnection does: by SPIFFE ID, not by host name
 		VerifyConnection: func(state tls.ConnectionState) error {
-			id, err := c.peer(state)
+			id, err := c.peer(state, x509.ExtKeyUsageServerAuth)
 			if err != nil {
 				return err
 			}
 			leaf := state.PeerCertificates[0]
-			if slices.Contains(identities, id.String()) || slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return slices.Contains(identities, n) }) {
+			if slices.Contains(identities, id.String()) || slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return !strings.Contains(n, "://") && slices.Contains(identities, n) }) {
 				return nil
 			}
 			return failure{WrongIdentity, fmt.Errorf("the server is %s, behind the service is %s", id, listed(identities))}

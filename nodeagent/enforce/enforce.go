@@ -81,6 +81,7 @@ type Enforcer struct {
 	waiting    waiting
 	plans      plans
 	listeners  sync.Map // netip.AddrPort: the Direction of those to which no redirect leads
+	dialled    sync.Map // netip.AddrPort: from where the agent's own connections come that are open
 }
 
 // New returns an Enforcer without listeners.
@@ -105,34 +106,6 @@ func (e *Enforcer) Rule(r Rules) {
 
 // limits are those of now.
 func (e *Enforcer) limits() Limits { return e.rules.Load().Limits }
-
-// serves tells whether this host's own agent answers at an address of this host,
-// HOST:PORT. The agent's connections to its own host are redirected to nobody:
-// elsewhere the application itself answers.
-func (e *Enforcer) serves(address string) bool {
-	at, err := netip.ParseAddrPort(address)
-	return err == nil && e.listener(at) == Inbound
-}
-
-// listens tells which way a connection goes that leads to a listener of the
-// agent's own; empty where it leads elsewhere.
-func (e *Enforcer) listens(c *net.TCPConn) Direction {
-	to := remoteOf(c)
-	if to.Addr() != localOf(c).Addr() && !to.Addr().IsLoopback() {
-		return "" // it is not this host
-	}
-	return e.listener(to)
-}
-
-// listener is which way those go who come to an address of this host.
-func (e *Enforcer) listener(at netip.AddrPort) Direction {
-	for _, addr := range []netip.Addr{at.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		if way, has := e.listeners.Load(netip.AddrPortFrom(addr, at.Port())); has {
-			return way.(Direction)
-		}
-	}
-	return ""
-}
 
 // Open is the number of connections that are being served.
 func (e *Enforcer) Open() int { return int(e.in.Load() + e.out.Load()) }

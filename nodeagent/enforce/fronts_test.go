@@ -124,6 +124,45 @@ func TestSlowFronts(t *testing.T) {
 	}
 }
 
+// TestCircle: a connection of the agent's own that a redirect brings back is refused,
+// and those that have ended are not taken for it.
+func TestCircle(t *testing.T) {
+	r := newRig(t)
+	app := r.app(echo)
+	r.say(netip.MustParseAddrPort("10.0.0.1:80"), "")
+	e := r.enforcer("sleep")
+	at := r.front(e, FixedTo(Target{Addr: app.Addr(), Port: app.Port()}))
+	lasting := r.dial(at)
+	_, _ = io.WriteString(lasting, "x")
+	if _, err := io.ReadFull(lasting, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	var own []netip.AddrPort
+	e.dialled.Range(func(from, _ any) bool { own = append(own, from.(netip.AddrPort)); return true })
+	if len(own) != 1 {
+		t.Fatalf("known are %v", own)
+	}
+	from := r.listen(func(_ context.Context, l net.Listener) error { return l.Close() }) // free again
+	e.dialled.Store(from, nil)                                                           // as if the agent had opened it
+	var c net.Conn
+	waitFor(t, func() bool {
+		var err error
+		c, err = (&net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}).Dial("tcp", at.String())
+		return err == nil
+	})
+	defer c.Close()
+	if heard := ask(c, "hello"); heard != "reset" {
+		t.Errorf("heard %q", heard)
+	}
+	if e := r.event(); e.Reason != Loop || !strings.Contains(e.Fix, "--exclude-uids") {
+		t.Errorf("%+v", e)
+	}
+	e.dialled.Delete(from)
+	_ = lasting.CloseWrite()
+	r.event()
+	e.dialled.Range(func(from, _ any) bool { t.Errorf("%v is known after its end", from); return true })
+}
+
 // TestLoops: a listener that leads to itself is refused, however it gets there.
 func TestLoops(t *testing.T) {
 	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::]:0"} {
@@ -142,14 +181,14 @@ func TestLoops(t *testing.T) {
 		if heard := r.ask(at, "hello"); heard != "reset" {
 			t.Errorf("%s: heard %q", listen, heard)
 		}
-		loops := 0
-		for range 2 { // the one that came back is told of, too
-			if e := r.event(); e.Reason == Loop {
-				loops++
-			}
+		if e := r.event(); e.Reason != Loop {
+			t.Errorf("%s: %+v", listen, e)
 		}
-		if loops == 0 {
-			t.Errorf("%s: no loop is told", listen)
+		if heard := r.ask(r.front(e, FixedTo(Target{Host: "localhost", Port: port})), "hello"); heard != "reset" {
+			t.Errorf("%s, by name: heard %q", listen, heard)
+		}
+		if e := r.event(); e.Reason != Loop || len(r.events) > 0 { // not one connection came of it
+			t.Errorf("%s, by name: %+v, and %d more", listen, e, len(r.events))
 		}
 		if heard := r.ask(r.front(e, SOCKS), asked("localhost", port, "hello")); heard != agreed+refusal(replyFailure) {
 			t.Errorf("%s, by SOCKS: heard %q", listen, heard)

@@ -115,9 +115,9 @@ func (in *incoming) answerCheck(ctx context.Context) Event {
 		return *v
 	}
 	within(in.c, in.rules.Limits.Header)
-	server, err := in.e.application(ctx, in.app)
+	server, err := in.connect(ctx, plainSide(in.c))
 	if err != nil {
-		return v.refuse(in.c, reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", in.app, err))
+		return v.refuse(in.c, reasonOf(err, Unreachable), err)
 	}
 	defer server.Close()
 	v.Upstream = remoteOf(server)

@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,7 @@ func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) e
 }
 
 func (e *Enforcer) told(began time.Time, event Event) {
+	e.forget(&event)
 	event.Duration = time.Since(began)
 	e.Observe(event)
 }
@@ -159,6 +161,9 @@ func (in *incoming) permissive(ctx context.Context) (side, error) {
 			return in.raw(s), nil
 		}
 	}
+	if err == io.EOF { // it waits for the application, and has nothing to say
+		return in.raw(s), nil
+	}
 	if err != nil {
 		return side{}, in.silence(err)
 	}
@@ -182,10 +187,14 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 		return 0, err
 	}
 	heard := make(chan struct{})
+	var ended error
 	go func() {
 		defer close(heard)
 		word := make([]byte, smallBuffer)
 		n, err := server.Read(word)
+		if ended = err; err == io.EOF {
+			ended = nil // the next read sees it, too
+		}
 		if in.spoken = word[:n]; !isTimeout(err) {
 			_ = in.c.SetReadDeadline(past)
 		}
@@ -198,6 +207,10 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 		in.spoken = nil
 		reset(server) // the client has spoken, and may need another connection, or it is gone
 		return first, err
+	}
+	if ended != nil && !isTimeout(ended) {
+		reset(server)
+		return 0, failure{PeerReset, fmt.Errorf("the application at %s: %w", in.app, ended)}
 	}
 	in.server = server
 	within(server, 0)
@@ -237,12 +250,15 @@ func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
 	}
 	within(in.c, 0)
 	in.event.Way = WayMTLS
-	in.event.Peer, _ = in.mine.peer(conn.ConnectionState()) // the handshake has checked it
+	in.event.Peer, _ = in.mine.peer(conn.ConnectionState(), x509.ExtKeyUsageClientAuth) // the handshake has checked it
 	return tlsSide(conn, in.below), nil
 }
 
 // silence gives errors of reading and of handshakes their word.
 func (in *incoming) silence(err error) error {
+	if said, is := err.(failure); is {
+		return said
+	}
 	switch {
 	case isTimeout(err):
 		return failure{Slow, fmt.Errorf("the client did not say what it wants within %s", in.rules.Limits.Header)}
@@ -270,12 +286,9 @@ func isNoCertificate(err error) bool {
 // connect opens a connection to the application, and tells it of the client if it
 // is to be told.
 func (in *incoming) connect(ctx context.Context, client side) (*net.TCPConn, error) {
-	server, err := in.e.application(ctx, in.app)
-	if err != nil {
-		return nil, failure{reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", in.app, err)}
-	}
-	if !in.header {
-		return server, nil
+	server, err := in.application(ctx)
+	if err != nil || !in.header {
+		return server, err
 	}
 	told, err := proxyHeader(in.event, client)
 	if err == nil {
@@ -325,24 +338,15 @@ func (v *Event) ended(err error) {
 	}
 }
 
-// application opens a connection to an application, which is not the agent
-// itself: that would call itself without end.
-func (e *Enforcer) application(ctx context.Context, address string) (*net.TCPConn, error) {
-	c, err := e.dial(ctx, address)
-	if err == nil && e.listens(c) != "" {
-		reset(c)
-		return nil, failure{Loop, errors.New("is a listener of the agent's own, which would call itself: name the application's port")}
+// application opens a connection to the application, which is not the agent
+// itself.
+func (in *incoming) application(ctx context.Context) (*net.TCPConn, error) {
+	c, err := in.e.dial(ctx, in.app, in.event, func(way Direction) bool { return way != "" })
+	if reasonOf(err, "") == Loop {
+		err = fmt.Errorf("%w: name the application's port", err)
 	}
-	return c, err
-}
-
-// dial opens a connection within Limits.Dial.
-func (e *Enforcer) dial(ctx context.Context, address string) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
-	defer cancel()
-	c, err := e.Dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, failure{reasonOf(err, Unreachable), fmt.Errorf("the application at %s: %w", in.app, err)}
 	}
-	return c.(*net.TCPConn), nil
+	return c, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"io"
 	"net"
@@ -69,8 +70,13 @@ func TestInbound(t *testing.T) {
 			c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
 		})), result{"tls", "", UntrustedPeer}, result{"tls", "", UntrustedPeer}, raw},
 		{"no SPIFFE ID", mesh(r.pair(r.root, func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"sleep.default"} })), result{"tls", "", UntrustedPeer}, result{"tls", "", UntrustedPeer}, raw},
+		{"for servers alone", mesh(r.pair(r.root, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })), result{"tls", "", UntrustedPeer}, result{"tls", "", UntrustedPeer}, raw},
+		{"for other uses", mesh(r.pair(r.root, func(c *x509.Certificate) {
+			c.ExtKeyUsage, c.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 2, 3, 4}}
+		})), result{"tls", "", UntrustedPeer}, result{"tls", "", UntrustedPeer}, raw},
+		{"for all uses", mesh(r.pair(r.root, func(c *x509.Certificate) { c.ExtKeyUsage = nil })), served, served, raw},
 		{"begins like TLS", func(c net.Conn) string { return ask(c, "\x16\x01\x01\x00\x04abcd") }, result{"reset", "", BadHandshake}, result{"\x16\x01\x01\x00\x04abcd", WayPlain, ""}, result{"\x16\x01\x01\x00\x04abcd", WayPlain, ""}},
-		{"half a ClientHello", func(c net.Conn) string { return ask(c, "\x16\x03\x01\x02\x00\x01\x00") }, result{"reset", "", PeerReset}, result{"reset", "", PeerReset}, result{"\x16\x03\x01\x02\x00\x01\x00", WayPlain, ""}},
+		{"half a ClientHello", func(c net.Conn) string { return ask(c, "\x16\x03\x01\x02\x00\x01\x00") }, result{"reset", "", PeerReset}, result{"\x16\x03\x01\x02\x00\x01\x00", WayPlain, ""}, result{"\x16\x03\x01\x02\x00\x01\x00", WayPlain, ""}},
 		{"a ClientHello that says that it is 16 MiB", func(c net.Conn) string {
 			return ask(c, "\x16\x03\x01\x40\x00\x01\xff\xff\xff"+string(make([]byte, 0x4000)))
 		}, result{"reset", "", BadHandshake}, result{"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + string(make([]byte, 0x4000)), WayPlain, ""}, result{"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + string(make([]byte, 0x4000)), WayPlain, ""}},
@@ -153,7 +159,7 @@ func TestLate(t *testing.T) {
 	c = r.dial(at)
 	<-heard
 	<-heard
-	c.Close()
+	reset(c)
 	if e := r.event(); e.Reason != PeerReset {
 		t.Errorf("a client that went: %+v", e)
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -63,7 +62,14 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 		v.Local = netip.AddrPortFrom(to.Addr, to.Port)
 	}
 	v.Service = to.String()
-	server, err := e.reach(ctx, to, &v)
+	var server side
+	if err = e.circles(&v); err == nil {
+		server, err = e.reach(ctx, to, &v)
+	}
+	if again := e.circles(&v); err == nil && again != nil { // it may have come before the agent knew that it had gone
+		reset(server.tcp)
+		err = again
+	}
 	if reply != nil {
 		if told := reply(err); err == nil && told != nil {
 			reset(server.tcp)
@@ -166,19 +172,15 @@ const mostHops = 3
 // take opens the connection by one hop.
 func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v *Event) (side, error) {
 	v.hop = h
-	config, err := e.clientConfig(h, unknown || h.own && !e.serves(h.address), to)
+	config, err := e.clientConfig(h, unknown || h.own && h.decision.Client == policy.TLSIstioMutual && !e.serves(h.address), to)
 	if err != nil {
 		return side{}, err
 	}
-	tcp, err := e.dial(ctx, h.address)
+	tcp, err := e.dial(ctx, h.address, v, func(way Direction) bool { return way == Outbound })
 	if err != nil {
-		return side{}, failure{Unreachable, err}
+		return side{}, failure{reasonOf(err, Unreachable), err}
 	}
 	v.Upstream = remoteOf(tcp)
-	if e.listens(tcp) == Outbound {
-		reset(tcp)
-		return side{}, failure{Loop, fmt.Errorf("%s is a listener of the agent's own, which would call itself", v.Upstream)}
-	}
 	if config == nil {
 		v.Way = WayPlain
 		if unknown {
@@ -199,7 +201,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 	v.Way = WayTLS
 	if h.decision.Client == policy.TLSIstioMutual {
 		v.Way = WayMTLS
-		v.Peer, _ = e.Credentials.current.Load().peer(conn.ConnectionState())
+		v.Peer, _ = e.Credentials.current.Load().peer(conn.ConnectionState(), x509.ExtKeyUsageServerAuth)
 	}
 	return tlsSide(conn, below), nil
 }
@@ -222,6 +224,10 @@ func (e *Enforcer) explain(h *hop, err error, v *Event) error {
 	}
 	mesh := h.decision.Client == policy.TLSIstioMutual
 	switch {
+	case !mesh && h.decision.Verdict == policy.Conflict:
+		v.Fix = h.decision.Fix()
+	case reason == WrongIdentity && mesh && h.offer.Settings != nil && len(h.offer.Settings.SubjectAltNames) > 0:
+		v.Fix = "name the server in subjectAltNames of " + by + ", or name nobody there: who serves is known"
 	case reason == WrongIdentity && mesh:
 		v.Fix = fmt.Sprintf("have whoever serves at %s run as who policy says, or say so in serviceAccount of its Pod or WorkloadEntry", h.address)
 	case reason == WrongIdentity:
@@ -284,14 +290,22 @@ func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni string, to Target) (*tls.
 		config.ServerName = to.name()
 	}
 	if mode == policy.TLSMutual {
-		cert, err := tls.LoadX509KeyPair(s.ClientCertificate, s.PrivateKey)
+		chain, err := readFile(s.ClientCertificate)
+		if err != nil {
+			return nil, fmt.Errorf("clientCertificate: %w", err)
+		}
+		key, err := readFile(s.PrivateKey)
+		if err != nil {
+			return nil, fmt.Errorf("privateKey: %w", err)
+		}
+		cert, err := tls.X509KeyPair(chain, key)
 		if err != nil {
 			return nil, fmt.Errorf("clientCertificate %s, privateKey %s: %w", s.ClientCertificate, s.PrivateKey, err)
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}
 	if s.CACertificates != "" {
-		text, err := os.ReadFile(s.CACertificates)
+		text, err := readFile(s.CACertificates)
 		if err != nil {
 			return nil, fmt.Errorf("caCertificates: %w", err)
 		}

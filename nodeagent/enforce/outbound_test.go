@@ -66,7 +66,11 @@ func TestOutbound(t *testing.T) {
 			if conflict := c.rule != "" && (c.server == "STRICT") == strings.Contains(c.rule, "DISABLE") || strings.Contains(c.rule, "SIMPLE"); conflict && e.Reason != "" && e.Fix == "" {
 				t.Errorf("policy is the cause, and nothing says what would mend it: %+v", e)
 			}
-			if want := map[Reason]string{UntrustedPeer: "caCertificates of DestinationRule/default/r", WrongIdentity: "run as who policy says"}[c.reason]; !strings.Contains(e.Fix, want) {
+			want := map[Reason]string{UntrustedPeer: "ISTIO_MUTUAL in DestinationRule/default/r", WrongIdentity: "run as who policy says"}[c.reason]
+			if strings.Contains(c.rule, "subjectAltNames") && want != "" {
+				want = "subjectAltNames of DestinationRule/default/r"
+			}
+			if !strings.Contains(e.Fix, want) {
 				t.Errorf("what would mend it is %q, want %q", e.Fix, want)
 			}
 			if c.way == WayMTLS && e.Peer.Path() != "/ns/default/sa/"+c.server2 {

@@ -86,6 +86,14 @@ func servedAt(s *policy.Snapshot, me self, at netip.AddrPort, expected bool) ser
 	case expected:
 		return served{mode: policy.Strict, by: fmt.Sprintf("no Service or ServiceEntry declares port %d of this workload", at.Port())}
 	}
+	for _, addr := range me.at(at.Addr()) {
+		if mode, by := s.Unlisted(me.namespace, addr, at.Port()); mode != policy.ModeUnset {
+			answer = stricter(answer, served{mode: mode, by: by.String()})
+		}
+	}
+	if answer.mode != policy.ModeUnset {
+		return answer
+	}
 	return served{open: true, by: "no service port"}
 }
 

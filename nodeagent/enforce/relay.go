@@ -54,28 +54,33 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 	cut := func() { reset(a.tcp); reset(b.tcp) }
 	stop := context.AfterFunc(ctx, cut)
 	defer stop()
-	var back error
+	there, back := make(chan struct{}), make(chan struct{})
+	one := func(to, from side, n *int64, ended chan<- struct{}, other <-chan struct{}) (err error) {
+		*n, err = carry(to, from)
+		close(ended)
+		if err != nil {
+			if _, is := errors.AsType[gone](err); is {
+				select { // it may have said why, and that has come already
+				case <-other:
+				case <-time.After(lastWord):
+				}
+			}
+			cut()
+		}
+		return err
+	}
+	var answer error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if fromB, back = carry(a, b); back != nil {
-			cut()
-		}
+		answer = one(a, b, &fromB, back, there)
 	}()
-	if fromA, err = carry(b, a); err != nil {
-		if isWrite(err) { // b is gone, and may have said why
-			select {
-			case <-done:
-			case <-time.After(lastWord):
-			}
-		}
-		cut()
-	}
+	err = one(b, a, &fromA, there, back)
 	<-done
 	a.tcp.Close()
 	b.tcp.Close()
-	if errors.Is(err, net.ErrClosed) || err == nil || isAlert(back) { // the other direction has the cause
-		err = errors.Join(back)
+	if errors.Is(err, net.ErrClosed) || err == nil || isAlert(answer) { // the other direction has the cause
+		err = errors.Join(answer)
 	}
 	if ctx.Err() != nil {
 		err = errStopped
@@ -83,14 +88,13 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 	return fromA, fromB, err
 }
 
-// lastWord is how long it may take to read what a side has said that is gone: it
-// has come already, and an error is behind it.
+// lastWord is how long it may take to read what a side has said that is gone.
 const lastWord = time.Second
 
-func isWrite(err error) bool {
-	op, is := errors.AsType[*net.OpError](err)
-	return is && op.Op == "write"
-}
+// gone is the error of a side that was written to, or maybe was.
+type gone struct{ error }
+
+func (g gone) Unwrap() error { return g.error }
 
 var errStopped = errors.New("the agent stopped before the connection ended")
 
@@ -103,7 +107,10 @@ func carry(to, from side) (n int64, err error) {
 		n += moved
 	}
 	if err == io.EOF {
-		err = to.closeWrite()
+		err = nil
+		if failed := to.closeWrite(); failed != nil {
+			err = gone{failed}
+		}
 	}
 	return n, err
 }
@@ -131,7 +138,7 @@ func pass(to side, b []byte, err error) (int64, error) {
 	}
 	n, failed := to.Write(b)
 	if failed != nil {
-		err = failed
+		err = gone{failed}
 	}
 	return int64(n), err
 }
@@ -174,7 +181,10 @@ func splice(to, from *net.TCPConn) (n int64, err error) {
 	}
 	_ = from.SetReadDeadline(time.Time{})
 	if err == io.EOF || isTimeout(err) { // who reads next sees it, too
-		err = nil
+		return n, nil
+	}
+	if err != nil {
+		err = gone{err} // whichever of the two it is
 	}
 	return n, err
 }

@@ -105,7 +105,7 @@ func meshTLS(s *sniffed, config func(*tls.ClientHelloInfo) (*tls.Config, error))
 		return conn, err
 	case errors.Is(err, errForeign):
 		return nil, errForeign
-	case !understood && !isTimeout(err) && !isEnd(err):
+	case !understood && !isTimeout(err) && (!isEnd(err) || errors.Is(err, errCut)):
 		return nil, errForeign // it was read, and is no ClientHello
 	}
 	return nil, err

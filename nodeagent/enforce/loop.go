@@ -1,0 +1,97 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// An agent that calls itself does so without end: connections that lead to its
+// own listeners are not opened, and those that a redirect brings back are found by
+// where they come from.
+
+// serves tells whether this host's own agent answers at an address of this host,
+// HOST:PORT. The agent's connections to its own host are redirected to nobody:
+// elsewhere the application itself answers.
+func (e *Enforcer) serves(address string) bool {
+	at, err := netip.ParseAddrPort(address)
+	return err == nil && e.listener(at) == Inbound
+}
+
+// listener is which way those go who come to an address of this host; empty where
+// that is no listener of the agent's own.
+func (e *Enforcer) listener(at netip.AddrPort) Direction {
+	for _, addr := range []netip.Addr{at.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if way, has := e.listeners.Load(netip.AddrPortFrom(addr, at.Port())); has {
+			return way.(Direction)
+		}
+	}
+	return ""
+}
+
+// leads is which way those go who come to an address, of whatever host; empty
+// where that is no listener of the agent's own.
+func (e *Enforcer) leads(address string) Direction {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return ""
+	}
+	at = netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+	way := e.listener(at)
+	if way == "" || at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+		return way
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil || !slices.ContainsFunc(own, func(a net.Addr) bool {
+		network, is := a.(*net.IPNet)
+		return is && network.IP.Equal(at.Addr().AsSlice())
+	}) {
+		return ""
+	}
+	return way
+}
+
+// dial opens a connection within Limits.Dial, to no listener of the agent's own
+// for which loops is true. It is known by v until the connection of v has ended.
+func (e *Enforcer) dial(ctx context.Context, address string, v *Event, loops func(Direction) bool) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
+	defer cancel()
+	dialer := *e.Dialer
+	dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		if loops(e.leads(address)) {
+			return failure{Loop, fmt.Errorf("%s is a listener of the agent's own, which would call itself", address)}
+		}
+		return nil
+	}
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	from := localOf(c)
+	e.dialled.Store(from, nil)
+	v.dialled = append(v.dialled, from)
+	return c.(*net.TCPConn), nil
+}
+
+// circles tells whether a connection is one that the agent itself has opened,
+// which a redirect has brought back.
+func (e *Enforcer) circles(v *Event) error {
+	if _, own := e.dialled.Load(v.Remote); !own {
+		return nil
+	}
+	v.Fix = fmt.Sprintf("have the redirect leave out the user that the agent runs as: node_agent redirect install --exclude-uids %d", os.Getuid())
+	return failure{Loop, errors.New("it comes from the agent itself, whose connections the redirect captures, too")}
+}
+
+// forget ends what is known of the connections that were opened for one.
+func (e *Enforcer) forget(v *Event) {
+	for _, from := range v.dialled {
+		e.dialled.Delete(from)
+	}
+	v.dialled = nil
+}
