@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +29,8 @@ type likeness struct {
 	direction enforce.Direction
 	reason    enforce.Reason // empty for health checks
 	service   string
+	from      netip.Addr
+	cause     string
 }
 
 type similar struct {
@@ -38,7 +42,7 @@ type similar struct {
 const (
 	refusalsApart = 10 * time.Second // between two lines of refusals that are alike
 	checksApart   = 10 * time.Minute // and of health checks
-	mostAlike     = 1000             // kinds that are told apart
+	mostAlike     = 200              // kinds that are told apart
 )
 
 func (k likeness) apart() time.Duration {
@@ -61,14 +65,14 @@ func refused(e *enforce.Event) bool {
 // observe notes a connection; service is its label in metrics.
 func (l *connectionLog) observe(now time.Time, service string, e enforce.Event) {
 	l.access.tell(&e)
-	key := likeness{e.Direction, e.Reason, service}
+	key := likeness{e.Direction, e.Reason, service, e.Remote.Addr(), causeOf(e.Err)}
 	if check := e.Way == enforce.WayHealth && e.Reason == enforce.ReasonNone; !refused(&e) && !check {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.alike[key] == nil && len(l.alike) >= mostAlike {
-		key.service = "" // of no service in particular
+		key = likeness{direction: e.Direction, reason: e.Reason} // of nobody in particular
 	}
 	before := l.alike[key]
 	switch {
@@ -86,6 +90,19 @@ func (l *connectionLog) observe(now time.Time, service string, e enforce.Event) 
 		return
 	}
 	l.say(&e, 0)
+}
+
+// causeOf is an error without its numbers, which are of one connection or moment.
+func causeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return -1
+		}
+		return r
+	}, err.Error())
 }
 
 // flush tells of what was held back, and forgets what is over.
@@ -123,8 +140,8 @@ func (l *connectionLog) run(ctx context.Context) {
 // say writes one line; alike is how many more there were of its kind.
 func (l *connectionLog) say(e *enforce.Event, alike int) {
 	attrs := attrsOf(e)
-	if e.Fix != "" {
-		attrs = append(attrs, "fix", e.Fix)
+	if fix := cmp.Or(e.Fix, fixOf(e)); fix != "" {
+		attrs = append(attrs, "fix", fix)
 	}
 	if alike > 0 {
 		attrs = append(attrs, "alsoAlike", alike)
@@ -134,6 +151,25 @@ func (l *connectionLog) say(e *enforce.Event, alike int) {
 		return
 	}
 	l.log.Warn("connection refused", attrs...)
+}
+
+// fixOf is what mends a refusal that no policy is the cause of.
+func fixOf(e *enforce.Event) string {
+	switch e.Reason {
+	case enforce.TooMany:
+		return "see who has so many open: ss -tn; or raise enforce.limits.connections"
+	case enforce.TooFast:
+		return "raise enforce.limits.handshakesPerSecond if so many are meant to come"
+	case enforce.Slow:
+		return "raise enforce.limits.header or dial if whoever is slow is meant to be"
+	case enforce.UnknownHost:
+		return "declare the destination by a ServiceEntry, or set enforce.unknownDestinations to allow"
+	case enforce.UntrustedPeer:
+		return "on both hosts, node_agent status tells the roots, and until when the certificate is valid"
+	case enforce.NoCertificate:
+		return "node_agent status tells why there is none"
+	}
+	return ""
 }
 
 // attrsOf are what there is to say of a connection.

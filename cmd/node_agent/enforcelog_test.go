@@ -55,7 +55,12 @@ func TestRefusalsAreTold(t *testing.T) {
 	other := plainTextTo("a:80")
 	other.Reason = enforce.NoClientCert
 	l.observe(at(time.Second), "a:80", other)
-	if got := lines(); len(got) != 2 {
+	another := plainTextTo("a:80")
+	another.Remote = netip.MustParseAddrPort("10.0.0.10:4")
+	l.observe(at(time.Second), "a:80", another)
+	another.Err = errors.New("of another root")
+	l.observe(at(time.Second), "a:80", another)
+	if got := lines(); len(got) != 4 {
 		t.Errorf("others: %q", got)
 	}
 	l.flush(at(refusalsApart-1), false)
@@ -75,6 +80,13 @@ func TestRefusalsAreTold(t *testing.T) {
 	l.flush(at(2*time.Hour), false)
 	if got := lines(); got != nil || len(l.alike) != 0 {
 		t.Errorf("nothing is held back: %q, %d kinds", got, len(l.alike))
+	}
+	for _, cause := range []string{"expired at 12:01", "expired at 12:02"} {
+		another.Err = errors.New(cause)
+		l.observe(at(3*time.Hour), "a:80", another)
+	}
+	if got := lines(); len(got) != 1 {
+		t.Errorf("of one cause at two times: %q", got)
 	}
 }
 

@@ -117,7 +117,7 @@ func (o *options) reloadFlags(f *pflag.FlagSet) {
 
 func (o *options) agentFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.policy, "policy", true, "keep what the CA says of mTLS policy (citadel --policy), also over restarts")
-	f.StringVar(&o.configFile, "config", "", "YAML `file` of flags, by their names")
+	f.StringVar(&o.configFile, "config", "", "YAML `file` of flags, by their names, and of key enforce: which connections the agent carries")
 	f.StringVar(&o.stateDir, "state-dir", "", "`folder` for what is kept beside the files; empty: $STATE_DIRECTORY, or "+stateFolder)
 	f.StringVar(&o.socket, "control-socket", controlSocket, "`socket` of node_agent status and renew; empty: none")
 	f.IntVar(&o.monitoringPort, "monitoring-port", 15016, "`port` on loopback of /metrics, /healthz, /readyz and /version; 0 or less: none")

@@ -60,6 +60,14 @@ func (in *incoming) mayAsk(s *sniffed) bool {
 	return in.check != nil
 }
 
+// String is what the check may do.
+func (h *HealthCheck) String() string {
+	if h.Path == "" {
+		return "a connection without a word"
+	}
+	return "GET or HEAD of " + h.Path
+}
+
 func (h *HealthCheck) lets(addr netip.Addr) bool {
 	return slices.ContainsFunc(h.From, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

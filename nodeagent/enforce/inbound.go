@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -74,7 +75,7 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 	}
 	if err != nil {
 		reason := reasonOf(err, BadHandshake)
-		if reason == PlainText || reason == NoClientCert {
+		if v.Fix == "" && (reason == PlainText || reason == NoClientCert) {
 			v.Fix = s.fix
 		}
 		return v.refuse(c, reason, err)
@@ -93,14 +94,21 @@ func (in *incoming) judge(ctx context.Context, s served) (side, error) {
 		return plainSide(in.c), nil
 	}
 	who := in.event.Remote.Addr()
-	if !in.e.waiting.enter(who, in.rules.Limits.Connections) {
-		return side{}, failure{TooMany, fmt.Errorf("too many, of %s or of all, have not shown who they are yet", who)}
+	var evicted atomic.Bool
+	leave, ok := in.e.waiting.enter(who, in.rules.Limits.Connections, func() { evicted.Store(true); reset(in.c) })
+	if !ok {
+		return side{}, failure{TooMany, fmt.Errorf("too many of %s have not shown who they are yet", who)}
 	}
-	defer in.e.waiting.leave(who)
+	defer leave()
+	judge := func() (side, error) { return in.strict() }
 	if s.mode == policy.Permissive {
-		return in.permissive(ctx)
+		judge = func() (side, error) { return in.permissive(ctx) }
 	}
-	return in.strict()
+	client, err := judge()
+	if err != nil && evicted.Load() {
+		err = failure{TooMany, errors.New("it made room for others before it had shown who it is")}
+	}
+	return client, err
 }
 
 // refuse resets a connection, and is its end.
@@ -142,13 +150,23 @@ func (in *incoming) strict() (side, error) {
 	case first != firstOfTLS && in.mayAsk(s):
 		return side{}, errHealthCheck
 	case first != firstOfTLS:
-		return side{}, failure{PlainText, errors.New("plain text came where only mutual TLS may")}
+		return side{}, in.plainText()
 	}
 	s.passed = true
 	return in.handshake(func() (*tls.Conn, error) {
 		conn := tls.Server(s, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: in.config})
 		return conn, conn.Handshake()
 	})
+}
+
+// plainText is the error of plain text, which may have been meant for a check.
+func (in *incoming) plainText() error {
+	why := "plain text came where only mutual TLS may"
+	if checks := in.checks(); len(checks) > 0 {
+		why += fmt.Sprintf("; healthChecks lets %s in at this port, but for %s alone", in.event.Remote.Addr(), checks[0])
+		in.event.Fix = "if it was a check, have it ask for that, or name in healthChecks what it asks for"
+	}
+	return failure{PlainText, errors.New(why)}
 }
 
 // permissive takes mutual TLS of the mesh, and passes all else on as it came.

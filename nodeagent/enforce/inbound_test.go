@@ -173,9 +173,7 @@ func TestSilent(t *testing.T) {
 	at := r.in(e, r.app(echo), Port{}, mode("PERMISSIVE"))
 	c := r.dial(at)
 	waitFor(t, func() bool {
-		e.waiting.mu.Lock()
-		defer e.waiting.mu.Unlock()
-		return e.Open() == 1 && e.waiting.all == 0
+		return e.Open() == 1 && e.waiting.len() == 0
 	})
 	if said := ask(c, "hello"); said != "hello" {
 		t.Errorf("heard %q", said)
@@ -186,37 +184,80 @@ func TestSilent(t *testing.T) {
 }
 
 // TestWaiting: who has not shown who it is takes no place of those who have, nor
-// of those who leave.
+// of those who come.
 func TestWaiting(t *testing.T) {
 	var w waiting
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
-	const connections = 20 * fewest
-	for i := range connections / addressShare {
-		if !w.enter(a, connections) {
-			t.Fatalf("the %d. of %s is refused", i, a)
+	for _, connections := range []int{20, 20 * fewest} {
+		share, places := min(max(connections/addressShare, fewest), connections/waitingShare), max(connections/waitingShare, fewest)
+		share = min(share, places/2)
+		var cut []int
+		var leaves []func()
+		enter := func(addr netip.Addr) bool {
+			n := len(leaves)
+			leave, ok := w.enter(addr, connections, func() { cut = append(cut, n) })
+			if ok {
+				leaves = append(leaves, leave)
+			}
+			return ok
+		}
+		for i := range share {
+			if !enter(a) {
+				t.Fatalf("the %d. of %s is refused", i, a)
+			}
+		}
+		if enter(a) || len(cut) > 0 {
+			t.Error("one address takes more than its share")
+		}
+		for i := range share {
+			if !enter(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i)})) {
+				t.Fatalf("the %d. of %s is refused", i, b)
+			}
+		}
+		if enter(b) {
+			t.Error("one network takes more than its share")
+		}
+		leaves[0]()
+		leaves[0]() // once too often
+		if !enter(a) || enter(a) {
+			t.Error("a place that was given back is not free, or twice")
+		}
+		for i := range 2 * places {
+			if !enter(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)})) {
+				t.Fatalf("%d wait, and the next is refused", w.len())
+			}
+		}
+		if w.len() != places || len(cut) != len(leaves)-1-places || cut[0] != 1 { // the oldest first, but for the one that had left
+			t.Errorf("%d of %d wait, cut are %v", w.len(), places, cut)
+		}
+		for _, leave := range leaves {
+			leave()
+		}
+		if w.len() != 0 || len(w.from) != 0 {
+			t.Errorf("when all have left, %d wait: %v", w.len(), w.from)
 		}
 	}
-	if w.enter(a, connections) {
-		t.Error("one address takes more than its share")
-	}
-	for i := range connections / addressShare {
-		if !w.enter(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i)}), connections) {
-			t.Fatalf("the %d. of %s is refused", i, b)
+}
+
+// TestEvicted: many who are silent keep nobody out who has a certificate.
+func TestEvicted(t *testing.T) {
+	r := newRig(t)
+	r.limits.Connections = 2 * fewest
+	at := r.in(r.enforcer("httpbin"), r.app(echo), Port{}, mode("STRICT"))
+	for i := range 2 * fewest {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}}).Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer c.Close()
 	}
-	if w.enter(b, connections) {
-		t.Error("one network takes more than its share")
+	if heard := ask(tls.Client(r.dial(at), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{r.pair(r.root)}, NextProtos: []string{"istio"}}), "hello"); heard != "hello" {
+		t.Errorf("heard %q", heard)
 	}
-	w.leave(a)
-	if !w.enter(a, connections) {
-		t.Error("a place that was given back is not free")
-	}
-	taken := 2 * connections / addressShare
-	for i := 0; w.enter(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i)}), connections); i++ {
-		taken++
-	}
-	if taken != connections/waitingShare {
-		t.Errorf("%d places of %d are taken", taken, connections)
+	for e := r.event(); e.Way != WayMTLS; e = r.event() {
+		if e.Reason != TooMany {
+			t.Errorf("%+v", e)
+		}
 	}
 }
 

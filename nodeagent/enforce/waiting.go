@@ -1,51 +1,79 @@
 package enforce
 
 import (
+	"container/list"
 	"net/netip"
 	"sync"
 )
 
-// waiting counts those of whom it is not known yet whether they may come in: they
-// take no more than half of the places, and one address no more than a share of
-// these, so that nobody without a certificate can keep out those who have one.
+// waiting are those of whom it is not known yet whether they may come in. They take
+// no more than half of the places; where these are taken, who has waited longest
+// makes room, for a client with a certificate shows it within milliseconds. Nobody
+// evicts others from a single address: one has no more than a share of the places.
 type waiting struct {
-	mu   sync.Mutex
-	all  int                // guarded by mu
-	from map[netip.Addr]int // guarded by mu
+	mu    sync.Mutex
+	order list.List          // guarded by mu: of *waiter, the oldest first
+	from  map[netip.Addr]int // guarded by mu
 }
 
-// The shares, which are no fewer than fewest.
+type waiter struct {
+	addr netip.Addr
+	cut  func()
+}
+
+// The shares, of which none is below fewest, but that an address has half of the
+// places at most.
 const (
 	waitingShare = 2
 	addressShare = 16
 	fewest       = 16
 )
 
-// enter takes a place, and tells whether there was one.
-func (w *waiting) enter(addr netip.Addr, connections int) bool {
+// enter takes a place until leave is called, or cut is, because another needs the
+// place. Where it is not ok, the address has its share.
+func (w *waiting) enter(addr netip.Addr, connections int, cut func()) (leave func(), ok bool) {
 	addr = origin(addr)
+	places := max(connections/waitingShare, fewest)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.all >= max(connections/waitingShare, fewest) || w.from[addr] >= max(connections/addressShare, fewest) {
-		return false
+	if w.from[addr] >= min(max(connections/addressShare, fewest), places/2) {
+		return nil, false
+	}
+	if w.order.Len() >= places {
+		oldest := w.order.Front()
+		w.remove(oldest)
+		oldest.Value.(*waiter).cut()
 	}
 	if w.from == nil {
 		w.from = map[netip.Addr]int{}
 	}
-	w.all++
 	w.from[addr]++
-	return true
+	place := w.order.PushBack(&waiter{addr, cut})
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.remove(place)
+	}, true
 }
 
-// leave gives a place back.
-func (w *waiting) leave(addr netip.Addr) {
-	addr = origin(addr)
+// remove gives a place back, if it was not already. The caller holds mu.
+func (w *waiting) remove(place *list.Element) {
+	one := place.Value.(*waiter)
+	if one.addr == (netip.Addr{}) {
+		return
+	}
+	w.order.Remove(place)
+	if w.from[one.addr]--; w.from[one.addr] == 0 {
+		delete(w.from, one.addr)
+	}
+	one.addr = netip.Addr{}
+}
+
+// len is how many wait.
+func (w *waiting) len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.all--
-	if w.from[addr]--; w.from[addr] == 0 {
-		delete(w.from, addr)
-	}
+	return w.order.Len()
 }
 
 // origin is whom an address counts for: in IPv6 one network has countless ones.

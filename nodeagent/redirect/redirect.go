@@ -82,7 +82,7 @@ func Remove(ctx context.Context) (bool, error) {
 	for _, f := range []Family{Both, IPv4} {
 		is, err := there(conn, f)
 		if err != nil {
-			return false, fmt.Errorf("remove rules: %w", err)
+			return false, fmt.Errorf("remove rules: %w", explain(err))
 		}
 		if is == nil {
 			continue
@@ -135,7 +135,7 @@ func there(conn *nftables.Conn, f Family) (*nftables.Table, error) {
 		if f == Both && families() == IPv4 { // the kernel knows no such family
 			return nil, nil
 		}
-		return nil, explain(err)
+		return nil, err
 	}
 	for _, t := range tables {
 		if t.Name == want.Name {

@@ -132,6 +132,8 @@ func TestCheck(t *testing.T) {
 	for want, change := range map[string]func(*Settings){
 		"": func(*Settings) {},
 		"--outbound-port: is 0, and so is --inbound-port": func(s *Settings) { s.OutboundPort, s.InboundPort = 0, 0 },
+		"--outbound-port: is 0, and --inbound-ports":      func(s *Settings) { s.OutboundPort, s.InboundPorts = 0, nil },
+		"--inbound-ports: names ports, and --inbound":     func(s *Settings) { s.InboundPort = 0 },
 		"--inbound-port: is --outbound-port":              func(s *Settings) { s.InboundPort = s.OutboundPort },
 		"--monitoring-port: is --outbound-port or":        func(s *Settings) { s.MonitoringPort = s.InboundPort },
 		"--exclude-uids: is empty, and so is":             func(s *Settings) { s.ExcludeUIDs, s.ExcludeGIDs = nil, nil },

@@ -152,8 +152,13 @@ func list[T comparable](text string, parse func(string) (T, error), compare func
 func (s Settings) Check() []error {
 	var problems []error
 	problem := func(flag, text string) { problems = append(problems, fmt.Errorf("--%s: %s", flag, text)) }
-	if s.OutboundPort == 0 && s.InboundPort == 0 {
+	switch {
+	case s.OutboundPort == 0 && s.InboundPort == 0:
 		problem("outbound-port", "is 0, and so is --inbound-port: nothing would be captured; node_agent redirect remove takes rules away")
+	case s.OutboundPort == 0 && len(s.InboundPorts) == 0:
+		problem("outbound-port", "is 0, and --inbound-ports names none: nothing would be captured; node_agent redirect remove takes rules away")
+	case s.InboundPort == 0 && len(s.InboundPorts) > 0:
+		problem("inbound-ports", "names ports, and --inbound-port is 0: none of them would be captured")
 	}
 	if s.OutboundPort != 0 && s.OutboundPort == s.InboundPort {
 		problem("inbound-port", "is --outbound-port: the agent could not tell who comes from who leaves")
