@@ -33,17 +33,22 @@ func TestObjectsAreAsInFiles(t *testing.T) {
 			"traffic.sidecar.istio.io/excludeInboundPorts": "9"}}
 	web := "grpc"
 	service := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.0.0.1", Selector: map[string]string{"app": "x"},
-		Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("web"), AppProtocol: &web}, {Name: "tcp", Port: 81, TargetPort: intstr.FromInt32(8081)}}}}
-	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{ServiceAccountName: "sa", InitContainers: []corev1.Container{{Name: "istio-proxy"}, {Name: "init"}},
-		Containers: []corev1.Container{{Name: "app", Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 8080}}}, {Name: "helper"}}},
+		Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("web"), AppProtocol: &web}, {Name: "tcp", Port: 81, TargetPort: intstr.FromInt32(8081), Protocol: corev1.ProtocolTCP},
+			{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}}}}
+	always, once := corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever
+	front := []corev1.ContainerPort{{Name: "front", ContainerPort: 8082, Protocol: corev1.ProtocolTCP}, {Name: "front", ContainerPort: 8083, Protocol: corev1.ProtocolSCTP}}
+	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{ServiceAccountName: "sa", InitContainers: []corev1.Container{{Name: "istio-proxy"}, {Name: "init", RestartPolicy: &always},
+		{Name: "front", RestartPolicy: &always, Ports: front}, {Name: "setup", RestartPolicy: &once, Ports: front[:1]}},
+		Containers: []corev1.Container{{Name: "app", Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 5353, Protocol: corev1.ProtocolUDP}, {Name: "web", ContainerPort: 8080}}}, {Name: "helper"}}},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.1.0.1", PodIPs: []corev1.PodIP{{IP: "10.1.0.1"}, {IP: "fd00::1"}}}}
 	const of = "metadata: {name: x, namespace: n, "
 	const annotations = "annotations: {auth.istio.io/80: NONE, networking.istio.io/exportTo: '.', traffic.sidecar.istio.io/excludeInboundPorts: '9'}"
 	for text, got := range map[string]*held{
 		"{apiVersion: v1, kind: Service, " + of + annotations + "}, spec: {type: ClusterIP, clusterIP: 10.0.0.1, selector: {app: x}, " +
-			"ports: [{name: http, port: 80, targetPort: web, appProtocol: grpc}, {name: tcp, port: 81, targetPort: 8081}]}}": serviceObject(service),
-		"{apiVersion: v1, kind: Pod, " + of + "labels: {app: x}, " + annotations + "}, spec: {serviceAccountName: sa, initContainers: [{name: istio-proxy}], " +
-			"containers: [{name: app, ports: [{name: web, containerPort: 8080}]}]}, status: {podIP: 10.1.0.1, podIPs: [{ip: 10.1.0.1}, {ip: 'fd00::1'}]}}": podObject(pod),
+			"ports: [{name: http, port: 80, targetPort: web, appProtocol: grpc}, {name: tcp, port: 81, targetPort: 8081}, {name: dns, port: 53, protocol: UDP}]}}": serviceObject(service),
+		"{apiVersion: v1, kind: Pod, " + of + "labels: {app: x}, " + annotations + "}, spec: {serviceAccountName: sa, initContainers: [{name: istio-proxy}, " +
+			"{name: front, restartPolicy: Always, ports: [{name: front, containerPort: 8082}, {name: front, containerPort: 8083, protocol: SCTP}]}, {name: setup, ports: [{name: front, containerPort: 8082}]}], " +
+			"containers: [{name: app, ports: [{name: web, containerPort: 5353, protocol: UDP}, {name: web, containerPort: 8080}]}]}, status: {podIP: 10.1.0.1, podIPs: [{ip: 10.1.0.1}, {ip: 'fd00::1'}]}}": podObject(pod),
 		"{apiVersion: v1, kind: Namespace, metadata: {name: n}}": namespaceObject(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "n"}}),
 	} {
 		want := decoded(t, text)
