@@ -24,10 +24,13 @@ func (s *Snapshot) Unlisted(namespace string, addr netip.Addr, port uint16) (mod
 			demand(m, by)
 		}
 		for _, svc := range ns.services {
-			if at := svc.leadsTo(int32(port)); at >= 0 {
+			for i := range svc.ports {
+				if !svc.leads(i, int32(port)) {
+					continue
+				}
 				k.ports = make([]int32, len(svc.ports))
-				k.ports[at] = int32(port)
-				c := &call{s: s, svc: svc, port: at, q: Query{Server: Server{Host: svc.host, Port: svc.ports[at].number}}}
+				k.ports[i] = int32(port)
+				c := &call{s: s, svc: svc, port: i, q: Query{Server: Server{Host: svc.host, Port: svc.ports[i].number}}}
 				demand(c.server(k))
 			}
 		}
@@ -35,16 +38,9 @@ func (s *Snapshot) Unlisted(namespace string, addr netip.Addr, port uint16) (mod
 	return mode, origin
 }
 
-// leadsTo is the index of the port by which a Service without a selector may lead
-// to a port of workloads; -1 where there is none.
-func (s *service) leadsTo(port int32) int {
-	if _, is := s.object.(*Service); !is || len(s.selector) > 0 || s.externalName {
-		return -1
-	}
-	for i := range s.ports {
-		if s.ports[i].target.Number == port {
-			return i
-		}
-	}
-	return -1
+// leads tells whether a port of a Service without a selector may lead to a port of
+// workloads.
+func (s *service) leads(i int, port int32) bool {
+	_, is := s.object.(*Service)
+	return is && len(s.selector) == 0 && !s.externalName && s.ports[i].target.Number == port && s.ports[i].over.is("TCP")
 }

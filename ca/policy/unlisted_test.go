@@ -49,6 +49,8 @@ func TestUnlisted(t *testing.T) {
 		{"portLevelMtls, and a Service without selector", V1, strict + peer("a", onPort) + service("a", leads), Permissive, "PeerAuthentication/a/p#portLevelMtls/8080"},
 		{"legacy, a Service without selector", Legacy, service("a", leads) + mutual, Strict, "MeshConfig/authPolicy"},
 		{"legacy, by an annotation", Legacy, service("a", "{ports: [{port: 81, targetPort: 8080}]}"), Strict, "Service/a/web#auth.istio.io/81"},
+		{"legacy, one of two ports says less", Legacy, service("a", "{ports: [{port: 80, targetPort: 8080}, {port: 81, targetPort: 8080}]}"), Strict, "Service/a/web#auth.istio.io/81"},
+		{"a port of UDP", V1, strict + service("a", "{ports: [{port: 80, targetPort: 8080, protocol: UDP}]}"), ModeUnset, ""},
 		{"legacy, one before says less", Legacy, service("a", "{ports: [{port: 81, targetPort: 8080}]}") + named("a-first", leads), Strict, "Service/a/web#auth.istio.io/81"},
 		{"legacy, one behind says less", Legacy, service("a", "{ports: [{port: 81, targetPort: 8080}]}") + named("z-last", leads), Strict, "Service/a/web#auth.istio.io/81"},
 		{"legacy, nothing is said", Legacy, service("a", leads), Disable, "default"},

@@ -12,17 +12,21 @@ import (
 	"citadel/cmd/internal/daemon"
 )
 
-// rereads has SIGHUP mean that the configuration is to be read again, until ctx
-// ends. It never ends the agent.
-func (p *process) rereads(ctx context.Context) {
+// hangups has SIGHUP ask for the configuration to be read again. It never ends the
+// agent any more.
+func hangups() <-chan os.Signal {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGHUP)
-	defer signal.Stop(asked)
+	return asked
+}
+
+// rereads reads the configuration again when it is asked to, until ctx ends.
+func (p *process) rereads(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-asked:
+		case <-p.hangups:
 		}
 		if p.enforcing == nil {
 			p.log.Warn("SIGHUP has only key enforce of the configuration file read again, which is not there: restart the agent for all else")

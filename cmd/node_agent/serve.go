@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,7 +42,7 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 		return err
 	}
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	p := &process{cfg: cfg, log: log, notify: daemon.NewNotifier(log)}
+	p := &process{cfg: cfg, log: log, notify: daemon.NewNotifier(log), hangups: hangups()}
 	p.metrics = newMetrics(func() status { return p.status() })
 	settings := p.settings()
 	if cfg.policy {
@@ -82,6 +83,7 @@ type process struct {
 	policy  *policyWatch // nil without --policy
 
 	enforcing *enforcing // nil unless the configuration file has key enforce
+	hangups   <-chan os.Signal
 }
 
 // run is the program's parts. All but the listeners go on until the connections

@@ -81,7 +81,7 @@ type Enforcer struct {
 	waiting    waiting
 	plans      plans
 	listeners  sync.Map // netip.AddrPort: the Direction of those to which no redirect leads
-	dialled    sync.Map // netip.AddrPort: from where the agent's own connections come that are open
+	dialled    sync.Map // ends: of the connections that the agent has opened
 }
 
 // New returns an Enforcer without listeners.

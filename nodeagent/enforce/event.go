@@ -74,6 +74,6 @@ type Event struct {
 	In, Out   int64         // bytes from, and to, who came
 	Duration  time.Duration
 
-	hop     *hop             // of Outbound: the way that was taken
-	dialled []netip.AddrPort // where the connections come from that were opened for this one
+	hop     *hop   // of Outbound: the way that was taken
+	dialled []ends // of the connections that were opened for this one
 }

@@ -137,13 +137,13 @@ func TestCircle(t *testing.T) {
 	if _, err := io.ReadFull(lasting, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	var own []netip.AddrPort
-	e.dialled.Range(func(from, _ any) bool { own = append(own, from.(netip.AddrPort)); return true })
-	if len(own) != 1 {
+	var own []ends
+	e.dialled.Range(func(between, _ any) bool { own = append(own, between.(ends)); return true })
+	if len(own) != 1 || own[0].to != app {
 		t.Fatalf("known are %v", own)
 	}
 	from := r.listen(func(_ context.Context, l net.Listener) error { return l.Close() }) // free again
-	e.dialled.Store(from, nil)                                                           // as if the agent had opened it
+	e.dialled.Store(ends{from, at}, nil)                                                 // as if the agent had opened it
 	var c net.Conn
 	waitFor(t, func() bool {
 		var err error
@@ -157,10 +157,28 @@ func TestCircle(t *testing.T) {
 	if e := r.event(); e.Reason != Loop || !strings.Contains(e.Fix, "--exclude-uids") {
 		t.Errorf("%+v", e)
 	}
-	e.dialled.Delete(from)
+	e.dialled.Delete(ends{from, at})
 	_ = lasting.CloseWrite()
 	r.event()
 	e.dialled.Range(func(from, _ any) bool { t.Errorf("%v is known after its end", from); return true })
+}
+
+// TestLeads: an address leads to a listener of the agent's own if that is where the
+// kernel would go.
+func TestLeads(t *testing.T) {
+	e := newRig(t).enforcer("sleep")
+	for _, at := range []string{"127.0.0.1:1", "0.0.0.0:2", "[::]:3"} {
+		e.listeners.Store(netip.MustParseAddrPort(at), Outbound)
+	}
+	for address, want := range map[string]Direction{
+		"127.0.0.1:1": Outbound, "0.0.0.0:1": Outbound, "[::ffff:127.0.0.1]:1": Outbound, "127.0.0.2:1": "", "[::1]:1": "", "[::]:1": "",
+		"127.0.0.1:2": Outbound, "127.0.0.2:2": Outbound, "0.0.0.0:2": Outbound, "[::1]:2": "", "[::]:2": "", "192.0.2.1:2": "",
+		"127.0.0.1:3": Outbound, "[::1]:3": Outbound, "[::]:3": Outbound, "[2001:db8::1]:3": "", "127.0.0.1:4": "", "name:1": "",
+	} {
+		if got := e.leads(address); got != want {
+			t.Errorf("%s: %q", address, got)
+		}
+	}
 }
 
 // TestLoops: a listener that leads to itself is refused, however it gets there.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -94,21 +93,22 @@ func (in *incoming) judge(ctx context.Context, s served) (side, error) {
 		return plainSide(in.c), nil
 	}
 	who := in.event.Remote.Addr()
-	var evicted atomic.Bool
-	leave, ok := in.e.waiting.enter(who, in.rules.Limits.Connections, func() { evicted.Store(true); reset(in.c) })
+	leave, ok := in.e.waiting.enter(who, in.rules.Limits.Connections, func() { reset(in.c) })
 	if !ok {
 		return side{}, failure{TooMany, fmt.Errorf("too many of %s have not shown who they are yet", who)}
 	}
-	defer leave()
 	judge := func() (side, error) { return in.strict() }
 	if s.mode == policy.Permissive {
 		judge = func() (side, error) { return in.permissive(ctx) }
 	}
 	client, err := judge()
-	if err != nil && evicted.Load() {
-		err = failure{TooMany, errors.New("it made room for others before it had shown who it is")}
+	if leave() {
+		return client, err
 	}
-	return client, err
+	if in.server != nil {
+		reset(in.server)
+	}
+	return side{}, failure{TooMany, errors.New("it made room for others before it had shown who it is")}
 }
 
 // refuse resets a connection, and is its end.

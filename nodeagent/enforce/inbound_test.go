@@ -192,7 +192,7 @@ func TestWaiting(t *testing.T) {
 		share, places := min(max(connections/addressShare, fewest), connections/waitingShare), max(connections/waitingShare, fewest)
 		share = min(share, places/2)
 		var cut []int
-		var leaves []func()
+		var leaves []func() bool
 		enter := func(addr netip.Addr) bool {
 			n := len(leaves)
 			leave, ok := w.enter(addr, connections, func() { cut = append(cut, n) })
@@ -217,8 +217,9 @@ func TestWaiting(t *testing.T) {
 		if enter(b) {
 			t.Error("one network takes more than its share")
 		}
-		leaves[0]()
-		leaves[0]() // once too often
+		if !leaves[0]() || leaves[0]() { // once too often
+			t.Error("a place is given back twice")
+		}
 		if !enter(a) || enter(a) {
 			t.Error("a place that was given back is not free, or twice")
 		}
@@ -243,7 +244,8 @@ func TestWaiting(t *testing.T) {
 func TestEvicted(t *testing.T) {
 	r := newRig(t)
 	r.limits.Connections = 2 * fewest
-	at := r.in(r.enforcer("httpbin"), r.app(echo), Port{}, mode("STRICT"))
+	server := r.enforcer("httpbin")
+	at := r.in(server, r.app(echo), Port{}, mode("STRICT"))
 	for i := range 2 * fewest {
 		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}}).Dial("tcp", at.String())
 		if err != nil {
@@ -251,6 +253,12 @@ func TestEvicted(t *testing.T) {
 		}
 		defer c.Close()
 	}
+	for range fewest {
+		if e := r.event(); e.Reason != TooMany {
+			t.Errorf("%+v", e)
+		}
+	}
+	waitFor(t, func() bool { return server.Open() == fewest })
 	if heard := ask(tls.Client(r.dial(at), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{r.pair(r.root)}, NextProtos: []string{"istio"}}), "hello"); heard != "hello" {
 		t.Errorf("heard %q", heard)
 	}

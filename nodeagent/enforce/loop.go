@@ -26,7 +26,11 @@ func (e *Enforcer) serves(address string) bool {
 // listener is which way those go who come to an address of this host; empty where
 // that is no listener of the agent's own.
 func (e *Enforcer) listener(at netip.AddrPort) Direction {
-	for _, addr := range []netip.Addr{at.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+	all := []netip.Addr{at.Addr(), netip.IPv6Unspecified()} // which is of IPv4, too
+	if at.Addr().Is4() {
+		all = append(all, netip.IPv4Unspecified())
+	}
+	for _, addr := range all {
 		if way, has := e.listeners.Load(netip.AddrPortFrom(addr, at.Port())); has {
 			return way.(Direction)
 		}
@@ -41,15 +45,22 @@ func (e *Enforcer) leads(address string) Direction {
 	if err != nil {
 		return ""
 	}
-	at = netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+	addr := at.Addr().Unmap().WithZone("")
+	switch addr { // what Linux connects to in place of these
+	case netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		addr = netip.IPv6Loopback()
+	}
+	at = netip.AddrPortFrom(addr, at.Port())
 	way := e.listener(at)
-	if way == "" || at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+	if way == "" || addr.IsLoopback() {
 		return way
 	}
 	own, err := net.InterfaceAddrs()
 	if err != nil || !slices.ContainsFunc(own, func(a net.Addr) bool {
 		network, is := a.(*net.IPNet)
-		return is && network.IP.Equal(at.Addr().AsSlice())
+		return is && network.IP.Equal(addr.AsSlice())
 	}) {
 		return ""
 	}
@@ -72,16 +83,21 @@ func (e *Enforcer) dial(ctx context.Context, address string, v *Event, loops fun
 	if err != nil {
 		return nil, err
 	}
-	from := localOf(c)
-	e.dialled.Store(from, nil)
-	v.dialled = append(v.dialled, from)
+	between := ends{localOf(c), remoteOf(c)}
+	e.dialled.Store(between, nil)
+	v.dialled = append(v.dialled, between)
 	return c.(*net.TCPConn), nil
 }
 
-// circles tells whether a connection is one that the agent itself has opened,
-// which a redirect has brought back.
-func (e *Enforcer) circles(v *Event) error {
-	if _, own := e.dialled.Load(v.Remote); !own {
+// ends are those of one connection. No two that are open have the same.
+type ends struct{ from, to netip.AddrPort }
+
+// circles tells whether a connection to the listener, or to where it was meant for
+// before a redirect, is one that the agent itself has opened.
+func (e *Enforcer) circles(v *Event, listener, meant netip.AddrPort) error {
+	_, straight := e.dialled.Load(ends{v.Remote, listener})
+	_, led := e.dialled.Load(ends{v.Remote, meant})
+	if !straight && !led {
 		return nil
 	}
 	v.Fix = fmt.Sprintf("have the redirect leave out the user that the agent runs as: node_agent redirect install --exclude-uids %d", os.Getuid())
@@ -90,8 +106,8 @@ func (e *Enforcer) circles(v *Event) error {
 
 // forget ends what is known of the connections that were opened for one.
 func (e *Enforcer) forget(v *Event) {
-	for _, from := range v.dialled {
-		e.dialled.Delete(from)
+	for _, between := range v.dialled {
+		e.dialled.Delete(between)
 	}
 	v.dialled = nil
 }

@@ -35,7 +35,7 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 		if err != nil {
 			return Target{}, nil, nil, failure{Loop, err}
 		}
-		return Target{Addr: at.Addr(), Port: at.Port()}, nil, nil, nil
+		return Target{Addr: at.Addr(), Port: at.Port(), redirected: true}, nil, nil, nil
 	}
 }
 
@@ -62,11 +62,15 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 		v.Local = netip.AddrPortFrom(to.Addr, to.Port)
 	}
 	v.Service = to.String()
+	var meant netip.AddrPort
+	if to.redirected {
+		meant, to.redirected = v.Local, false
+	}
 	var server side
-	if err = e.circles(&v); err == nil {
+	if err = e.circles(&v, localOf(c), meant); err == nil {
 		server, err = e.reach(ctx, to, &v)
 	}
-	if again := e.circles(&v); err == nil && again != nil { // it may have come before the agent knew that it had gone
+	if again := e.circles(&v, localOf(c), meant); err == nil && again != nil { // it may have come before the agent knew that it had gone
 		reset(server.tcp)
 		err = again
 	}

@@ -156,6 +156,8 @@ type Target struct {
 	Host string // empty where only the address is known
 	Addr netip.Addr
 	Port uint16
+
+	redirected bool // a connection to it was led here
 }
 
 // String is HOST:PORT.

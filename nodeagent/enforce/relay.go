@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -106,13 +107,16 @@ func carry(to, from side) (n int64, err error) {
 		moved, err = turn(to, from, small)
 		n += moved
 	}
-	if err == io.EOF {
-		err = nil
-		if failed := to.closeWrite(); failed != nil {
-			err = gone{failed}
-		}
+	switch {
+	case err != io.EOF:
+		return n, err
+	case from.tcp.cut.Load():
+		return n, &net.OpError{Op: "read", Net: "tcp", Source: from.LocalAddr(), Addr: from.RemoteAddr(), Err: syscall.ECONNRESET}
 	}
-	return n, err
+	if failed := to.closeWrite(); failed != nil {
+		return n, gone{failed}
+	}
+	return n, nil
 }
 
 // turn waits for something to carry, and carries what there is. The error is
@@ -127,6 +131,7 @@ func turn(to, from side, small []byte) (int64, error) {
 		var moved int64
 		moved, err = splice(to.tcp.TCPConn, from.tcp.TCPConn)
 		n += moved
+		to.tcp.note(err)
 	}
 	return n, err
 }

@@ -1,9 +1,11 @@
 package enforce
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -13,6 +15,21 @@ import (
 type socket struct {
 	*net.TCPConn
 	hurries bool // for the one who reads
+	cut     atomic.Bool
+}
+
+// Write notes a reset: the kernel tells of it once, and who reads after that hears
+// of an end that was none.
+func (s *socket) Write(b []byte) (int, error) {
+	n, err := s.TCPConn.Write(b)
+	s.note(err)
+	return n, err
+}
+
+func (s *socket) note(err error) {
+	if errors.Is(err, syscall.ECONNRESET) {
+		s.cut.Store(true)
+	}
 }
 
 // errNothing says that a socket which hurries has nothing to read yet.

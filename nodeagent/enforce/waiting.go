@@ -30,8 +30,8 @@ const (
 )
 
 // enter takes a place until leave is called, or cut is, because another needs the
-// place. Where it is not ok, the address has its share.
-func (w *waiting) enter(addr netip.Addr, connections int, cut func()) (leave func(), ok bool) {
+// place: then leave is false. Where it is not ok, the address has its share.
+func (w *waiting) enter(addr netip.Addr, connections int, cut func()) (leave func() bool, ok bool) {
 	addr = origin(addr)
 	places := max(connections/waitingShare, fewest)
 	w.mu.Lock()
@@ -49,24 +49,26 @@ func (w *waiting) enter(addr netip.Addr, connections int, cut func()) (leave fun
 	}
 	w.from[addr]++
 	place := w.order.PushBack(&waiter{addr, cut})
-	return func() {
+	return func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.remove(place)
+		return w.remove(place)
 	}, true
 }
 
-// remove gives a place back, if it was not already. The caller holds mu.
-func (w *waiting) remove(place *list.Element) {
+// remove gives a place back, and tells whether it was still taken. The caller holds
+// mu.
+func (w *waiting) remove(place *list.Element) bool {
 	one := place.Value.(*waiter)
 	if one.addr == (netip.Addr{}) {
-		return
+		return false
 	}
 	w.order.Remove(place)
 	if w.from[one.addr]--; w.from[one.addr] == 0 {
 		delete(w.from, one.addr)
 	}
 	one.addr = netip.Addr{}
+	return true
 }
 
 // len is how many wait.
