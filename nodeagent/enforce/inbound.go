@@ -204,6 +204,7 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 	if err != nil {
 		return 0, err
 	}
+	within(in.c, in.rules.Limits.Header) // before anybody may end it
 	heard := make(chan struct{})
 	var ended error
 	go func() {
@@ -217,7 +218,6 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 			_ = in.c.SetReadDeadline(past)
 		}
 	}()
-	within(in.c, in.rules.Limits.Header)
 	first, err := s.first()
 	_ = server.SetReadDeadline(past)
 	<-heard
