@@ -6,10 +6,12 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -281,5 +283,27 @@ func TestOwnSIMPLE(t *testing.T) {
 	}
 	if e := r.event(); e.Way == WayPlain || e.Mode != "SIMPLE" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestResetIsNoEnd: the kernel tells of a reset once. Where the one who writes has
+// heard of it, the one who reads takes it for no end.
+func TestResetIsNoEnd(t *testing.T) {
+	r := newRig(t)
+	connected := make(chan struct{})
+	from := plainSide(r.dial(r.app(func(c net.Conn) { <-connected; reset(c.(*net.TCPConn)) })))
+	close(connected)
+	heard := make(chan error, 1)
+	to := plainSide(r.dial(r.app(func(c net.Conn) { _, err := io.ReadAll(c); heard <- err })))
+	waitFor(t, func() bool {
+		_, err := from.Write([]byte("x"))
+		return errors.Is(err, syscall.ECONNRESET)
+	})
+	if _, err := carry(to, from); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("carried to its end: %v", err)
+	}
+	reset(to.tcp)
+	if err := <-heard; err == nil {
+		t.Error("the other side was told of an end")
 	}
 }

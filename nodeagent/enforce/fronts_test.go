@@ -142,22 +142,24 @@ func TestCircle(t *testing.T) {
 	if len(own) != 1 || own[0].to != app {
 		t.Fatalf("known are %v", own)
 	}
-	from := r.listen(func(_ context.Context, l net.Listener) error { return l.Close() }) // free again
-	e.dialled.Store(ends{from, at}, nil)                                                 // as if the agent had opened it
-	var c net.Conn
-	waitFor(t, func() bool {
-		var err error
-		c, err = (&net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}).Dial("tcp", at.String())
-		return err == nil
-	})
-	defer c.Close()
-	if heard := ask(c, "hello"); heard != "reset" {
-		t.Errorf("heard %q", heard)
+	for to, want := range map[netip.AddrPort]Reason{at: Loop, app: ReasonNone} { // the kernel gives one port for several destinations
+		from := r.listen(func(_ context.Context, l net.Listener) error { return l.Close() }) // free again
+		e.dialled.Store(ends{from, to}, nil)                                                 // as if the agent had opened it
+		var c net.Conn
+		waitFor(t, func() bool {
+			var err error
+			c, err = (&net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}).Dial("tcp", at.String())
+			return err == nil
+		})
+		defer c.Close()
+		if heard := ask(c, "hello"); (heard == "reset") != (want == Loop) {
+			t.Errorf("%s: heard %q", to, heard)
+		}
+		if e := r.event(); e.Reason != want || strings.Contains(e.Fix, "--exclude-uids") != (want == Loop) {
+			t.Errorf("%s: %+v", to, e)
+		}
+		e.dialled.Delete(ends{from, to})
 	}
-	if e := r.event(); e.Reason != Loop || !strings.Contains(e.Fix, "--exclude-uids") {
-		t.Errorf("%+v", e)
-	}
-	e.dialled.Delete(ends{from, at})
 	_ = lasting.CloseWrite()
 	r.event()
 	e.dialled.Range(func(from, _ any) bool { t.Errorf("%v is known after its end", from); return true })
