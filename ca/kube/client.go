@@ -9,15 +9,14 @@ package kube
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"syscall"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"citadel/ca/regular"
 )
 
 // Config returns how to reach the API server: by a kubeconfig file, or, when
@@ -46,7 +45,7 @@ func Config(kubeconfig, userAgent string) (*rest.Config, error) {
 // readKubeconfig takes the file and nothing else: an empty one does not stand
 // for the pod's own rights. Its errors do not name the file.
 func readKubeconfig(path string) (*rest.Config, error) {
-	text, err := ReadFile(path)
+	text, err := regular.Read(path)
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, e.Err
 	}
@@ -67,33 +66,6 @@ func readKubeconfig(path string) (*rest.Config, error) {
 		return nil, err
 	}
 	return clientcmd.NewDefaultClientConfig(*file, nil).ClientConfig()
-}
-
-// longestFile is more than any kubeconfig, chain or bundle needs.
-const longestFile = 1 << 20
-
-// ReadFile reads a regular file whole: not a pipe, which it would wait for, nor
-// a device or a file without end. Its errors are of fs.PathError.
-func ReadFile(path string) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
-	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
-	}
-	text, err := io.ReadAll(io.LimitReader(file, longestFile+1))
-	if err == nil && len(text) > longestFile {
-		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", longestFile)}
-	}
-	return text, err
 }
 
 // Client returns a client of the API server.

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"citadel/ca/regular"
 )
 
 const kubeconfig = `apiVersion: v1
@@ -50,7 +52,7 @@ func TestConfigErrors(t *testing.T) {
 		"empty":             {write(t, ""), "read kubeconfig "},
 		"garbage":           {write(t, "\x00{"), "read kubeconfig "},
 		"a device":          {"/dev/zero", "read kubeconfig /dev/zero: is no regular file"},
-		"without end":       {write(t, strings.Repeat(" ", longestFile+1)), "is larger than 1048576 bytes"},
+		"without end":       {write(t, strings.Repeat(" ", regular.Longest+1)), "is larger than 1048576 bytes"},
 		"no such context":   {write(t, strings.ReplaceAll(kubeconfig, "current-context: a", "current-context: b")), "read kubeconfig "},
 	} {
 		if _, err := Config(c.path, ""); err == nil || !strings.Contains(err.Error(), c.text) {

@@ -12,6 +12,7 @@ import (
 
 	"citadel/ca"
 	"citadel/ca/kube"
+	"citadel/ca/regular"
 	"citadel/ca/trust"
 	"citadel/cmd/internal/daemon"
 )
@@ -100,7 +101,7 @@ func (c *config) readPiece(flag, path string, check func([]byte) error) trust.Pi
 	if path == "" {
 		return trust.Piece{}
 	}
-	text, err := kube.ReadFile(path)
+	text, err := regular.Read(path)
 	if err != nil {
 		c.flags.Problem(flag, "cannot read %s: %v", path, reason(err))
 	} else if err := check(text); err != nil {

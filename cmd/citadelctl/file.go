@@ -5,17 +5,14 @@ import (
 	"fmt"
 	"io"
 
-	"citadel/ca/kube"
+	"citadel/ca/regular"
 	"citadel/ca/trust"
 	"citadel/cmd/citadelctl/inspect"
 )
 
-// longestInput is more than any chain, bundle or list of tokens needs.
-const longestInput = 1 << 20
-
 // readFile reads a file of certificates whole, but not one without end.
 func readFile(path string) ([]byte, error) {
-	text, err := kube.ReadFile(path)
+	text, err := regular.Read(path)
 	if err != nil {
 		return nil, fileError(err)
 	}
@@ -23,12 +20,12 @@ func readFile(path string) ([]byte, error) {
 }
 
 func readAll(r io.Reader, name string) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, longestInput+1))
+	text, err := io.ReadAll(io.LimitReader(r, regular.Longest+1))
 	switch {
 	case err != nil:
 		return nil, fileError(err)
-	case len(text) > longestInput:
-		return nil, fmt.Errorf("%s is larger than %d bytes, which no certificates or tokens need", name, longestInput)
+	case len(text) > regular.Longest:
+		return nil, fmt.Errorf("%s is larger than %d bytes, which no certificates or tokens need", name, regular.Longest)
 	}
 	return text, nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"citadel/ca/regular"
 	"citadel/ca/trust"
-	"citadel/cmd/internal/daemon"
 	"citadel/nodeagent/certdir"
 )
 
@@ -38,7 +38,7 @@ func (p *process) held(sink *certdir.Sink) (certdir.Set, error) {
 func readSecret(folder string) (set certdir.Set, err error) {
 	var texts [3][]byte
 	for i, name := range []string{"key.pem", "cert-chain.pem", "root-cert.pem"} {
-		if texts[i], err = daemon.ReadRegular(filepath.Join(folder, name)); err != nil {
+		if texts[i], err = regular.Read(filepath.Join(folder, name)); err != nil {
 			return certdir.Set{}, err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"citadel/cmd/internal/daemon"
+	"citadel/ca/regular"
 )
 
 // reload makes programs read the files anew; nil does nothing.
@@ -128,7 +128,7 @@ func wrapSignal(file string, pid int, err error) error {
 }
 
 func readPID(file string) (int, error) {
-	text, err := daemon.ReadRegular(file)
+	text, err := regular.Read(file)
 	if err != nil {
 		return 0, fmt.Errorf("read the PID file: %w", err)
 	}

@@ -12,8 +12,8 @@ import (
 	"strings"
 
 	"citadel/ca/caclient"
+	"citadel/ca/regular"
 	"citadel/ca/trust"
-	"citadel/cmd/internal/daemon"
 )
 
 // state is what the agent keeps beside the files: where it joined, and while it
@@ -28,7 +28,7 @@ const (
 
 // Load is of nodeagent.JoinKey.
 func (s state) Load() (crypto.Signer, error) {
-	text, err := daemon.ReadRegular(filepath.Join(s.folder, keyName))
+	text, err := regular.Read(filepath.Join(s.folder, keyName))
 	if err != nil {
 		return nil, fmt.Errorf("read the key to join with: %w", err)
 	}
@@ -70,7 +70,7 @@ func (s state) saveAddress(address string) error {
 
 // address is where the host joined; empty if it did not.
 func (s state) address() (string, error) {
-	text, err := daemon.ReadRegular(filepath.Join(s.folder, joinedName))
+	text, err := regular.Read(filepath.Join(s.folder, joinedName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -178,7 +178,7 @@ func readToken(file string) (string, error) {
 	if file == "" {
 		return "", fs.ErrNotExist
 	}
-	text, err := daemon.ReadRegular(file)
+	text, err := regular.Read(file)
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
@@ -213,7 +213,7 @@ func rootsOf(file string) ([]*x509.Certificate, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := daemon.ReadRegular(file)
+	text, err := regular.Read(file)
 	if err != nil {
 		return nil, err
 	}

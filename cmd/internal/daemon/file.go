@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"citadel/ca/regular"
 )
 
 // ReadFile sets the flags that neither the command line nor the environment
@@ -19,7 +18,7 @@ import (
 // Structured. Values count as they are written, for 0640 is a mode and no number.
 // Lists are joined by commas.
 func (f *Flags) ReadFile(set *pflag.FlagSet, path string) {
-	text, err := ReadRegular(path)
+	text, err := regular.Read(path)
 	if err != nil {
 		f.Report(fmt.Errorf("read the configuration file: %w", err))
 		return
@@ -55,7 +54,7 @@ func (f *Flags) Structured(key string, read func(path string, value *yaml.Node))
 // ReadKey is what stands under a key of the YAML file now; nil where the key is not
 // there.
 func ReadKey(path, key string) (*yaml.Node, error) {
-	text, err := ReadRegular(path)
+	text, err := regular.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration file: %w", err)
 	}
@@ -141,31 +140,4 @@ func scalar(value *yaml.Node) (string, bool) {
 		parts = append(parts, item.Value)
 	}
 	return strings.Join(parts, ","), true
-}
-
-// longestFile is more than any configuration, token, chain or bundle needs.
-const longestFile = 1 << 20
-
-// ReadRegular reads a regular file whole: not a pipe, which it would wait for,
-// nor a device or a file without end. Its errors are of fs.PathError.
-func ReadRegular(path string) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
-	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
-	}
-	text, err := io.ReadAll(io.LimitReader(file, longestFile+1))
-	if err == nil && len(text) > longestFile {
-		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("is larger than %d bytes", longestFile)}
-	}
-	return text, err
 }

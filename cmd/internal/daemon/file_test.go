@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"citadel/ca/regular"
 )
 
 // fromFile reads arguments, then the environment, then a file of a text.
@@ -79,7 +81,7 @@ func TestBadFile(t *testing.T) {
 		"port: [":                     "configuration file PATH: yaml: ",
 		"\x00":                        "configuration file PATH: yaml: ",
 		"\xff\xfe\xff":                "configuration file PATH: yaml: ",
-		"log_names: " + strings.Repeat("x", longestFile): "read PATH: is larger than 1048576 bytes",
+		"log_names: " + strings.Repeat("x", regular.Longest): "read PATH: is larger than 1048576 bytes",
 	} {
 		p, path := fromFile(t, text, nil)
 		var got []string
