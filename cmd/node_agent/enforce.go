@@ -72,7 +72,9 @@ func listenTCP(l listening) (net.Listener, error) {
 	if l.at.Addr().Is4() {
 		network = "tcp4"
 	}
-	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(l.at))
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // which does not tell where a captured connection was meant for
+	listener, err := config.Listen(context.Background(), network, l.at.String())
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		err = fmt.Errorf("%w: find who has it by ss -lptn 'sport = :%d'", err, l.at.Port())
@@ -182,12 +184,12 @@ func (c *enforcement) rules() enforce.Rules {
 // roomFor is how many connections, in each direction, fit into the files that may
 // be open.
 func roomFor(listeners int) int {
-	const others = 100 // that the rest of the agent has open
+	const others = 100 // that the rest of the agent has open; a listener has a spare one
 	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 4*mostConnections {
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 5*mostConnections {
 		return mostConnections
 	}
-	return max((int(files.Cur)-others-listeners)/4, 1)
+	return max((int(files.Cur-enforce.PipeFiles(files.Cur))-others-2*listeners)/4, 1)
 }
 
 // observe is told of each connection.

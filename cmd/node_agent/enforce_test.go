@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -30,10 +31,10 @@ func TestRoom(t *testing.T) {
 		want  int
 		warns bool
 	}{
-		{0, 501, 100, false},
-		{0, min(limit.Max, 1_000_000), min(enforce.DefaultLimits.Connections, (int(min(limit.Max, 1_000_000))-101)/4), false},
-		{100, 501, 100, false},
-		{101, 501, 101, true},
+		{0, 573, 100, false},
+		{0, min(limit.Max, 1_000_000), min(enforce.DefaultLimits.Connections, (int(min(limit.Max, 1_000_000))*7/8-102)/4), false},
+		{100, 573, 100, false},
+		{101, 573, 101, true},
 	} {
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: c.files, Max: limit.Max}); err != nil {
 			t.Fatal(err)
@@ -51,5 +52,30 @@ func TestRoom(t *testing.T) {
 		if got := e.cfg.Load().rules().Limits.Connections; got != c.want || strings.Contains(said.String(), "LimitNOFILE") != c.warns {
 			t.Errorf("asked for %d with %d files: %d\n%s", c.asked, c.files, got, &said)
 		}
+	}
+}
+
+// TestNoMultipath: a captured connection of MPTCP would not tell where it was meant
+// for, RFC 8684 3.1: who asks for it is served by TCP.
+func TestNoMultipath(t *testing.T) {
+	l, err := listenTCP(listening{at: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var dialer net.Dialer
+	dialer.SetMultipathTCP(true)
+	client, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if multipath, err := c.(*net.TCPConn).MultipathTCP(); multipath || err != nil {
+		t.Errorf("MPTCP: %v, %v", multipath, err)
 	}
 }

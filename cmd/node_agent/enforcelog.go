@@ -3,11 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"citadel/nodeagent/enforce"
@@ -157,6 +159,9 @@ func (l *connectionLog) say(e *enforce.Event, alike int) {
 func fixOf(e *enforce.Event) string {
 	switch e.Reason {
 	case enforce.TooMany:
+		if errors.Is(e.Err, syscall.EMFILE) || errors.Is(e.Err, syscall.ENFILE) {
+			return "allow the agent more files (LimitNOFILE= of its unit), or lower enforce.limits.connections"
+		}
 		return "see who has so many open: ss -tn; or raise enforce.limits.connections"
 	case enforce.TooFast:
 		return "raise enforce.limits.handshakesPerSecond if so many are meant to come"

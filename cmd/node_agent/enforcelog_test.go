@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,5 +245,18 @@ citadel_agent_health_checks_total{reason=""} 1
 	}
 	if n := testutil.CollectAndCount(c.connections); n > mostServices+10 {
 		t.Errorf("%d series", n)
+	}
+}
+
+// TestTooManyOfWhat: files that ran out, and connections that did, are mended by
+// different things.
+func TestTooManyOfWhat(t *testing.T) {
+	for err, want := range map[error]string{
+		fmt.Errorf("no file is left for it: %w", syscall.EMFILE): "LimitNOFILE=",
+		errors.New("9 connections are open already"):             "raise enforce.limits.connections",
+	} {
+		if fix := fixOf(&enforce.Event{Reason: enforce.TooMany, Err: err}); !strings.Contains(fix, want) {
+			t.Errorf("%v: %q, want %q", err, fix, want)
+		}
 	}
 }

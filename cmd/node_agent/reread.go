@@ -33,7 +33,7 @@ func (p *process) rereads(ctx context.Context) {
 			continue
 		}
 		if err := p.enforcing.reread(p.cfg.configFile); err != nil {
-			p.log.Error("the configuration file is not usable, and all stays as it was", "err", err)
+			p.log.Error("the configuration file was not taken over, and all stays as it was", "err", err)
 		}
 	}
 }

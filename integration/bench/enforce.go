@@ -218,14 +218,14 @@ func (b *bench) resting(ctx context.Context, rig *enforceRig) error {
 	if err != nil {
 		return err
 	}
-	progress("%d connections through each pair, which rest for %s", n, restFor)
-	each := map[string]map[string]float64{}
+	progress("%d connections through each pair, which rest for %s, exchange %d bytes each, and rest again", n, restFor, exchanged)
+	fresh, used := map[string]map[string]float64{}, map[string]map[string]float64{}
 	for _, name := range contenders {
 		p, err := rig.start(name, wire{mtls: true})
 		if err != nil {
 			return err
 		}
-		if each[name], err = rested(ctx, p, n); err != nil {
+		if fresh[name], used[name], err = rested(ctx, p, n); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		if err := rig.stopAll(); err != nil {
@@ -233,10 +233,15 @@ func (b *bench) resting(ctx context.Context, rig *enforceRig) error {
 		}
 	}
 	for _, direction := range []string{outbound, inbound} {
-		mine := each[ours][direction]
-		for _, other := range []string{haproxy, bareGo} {
-			b.add(fmt.Sprintf("memory for each of %d idle mTLS connections, %s", n, direction), fmt.Sprintf("%.1f KiB", mine),
-				fmt.Sprintf("%.1f KiB %s", each[other][direction], other), fmt.Sprintf("%.2f", mine/each[other][direction]), "below 40 KiB")
+		for _, kind := range []struct {
+			what string
+			each map[string]map[string]float64
+		}{{"", fresh}, {fmt.Sprintf(" that have exchanged %d bytes", exchanged), used}} {
+			mine := kind.each[ours][direction]
+			for _, other := range []string{haproxy, bareGo} {
+				b.add(fmt.Sprintf("memory for each of %d idle mTLS connections%s, %s", n, kind.what, direction), fmt.Sprintf("%.1f KiB", mine),
+					fmt.Sprintf("%.1f KiB %s", kind.each[other][direction], other), fmt.Sprintf("%.2f", mine/kind.each[other][direction]), "below 40 KiB")
+			}
 		}
 	}
 	return nil
@@ -259,22 +264,36 @@ func affordable(wished int) (int, error) {
 }
 
 // rested is by how much each side of a pair has grown, in KiB, for each of n
-// connections that have had a rest.
-func rested(ctx context.Context, p *pair, n int) (map[string]float64, error) {
+// connections that have had a rest: after one request, and after a larger exchange.
+func rested(ctx context.Context, p *pair, n int) (fresh, used map[string]float64, err error) {
 	first, err := hold(p.address, 1) // so that what all connections share is there
 	defer closeConns(first)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	before, err := p.resident()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	conns, err := hold(p.address, n)
 	defer closeConns(conns)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	if fresh, err = p.grown(ctx, before, n); err != nil {
+		return nil, nil, err
+	}
+	for _, c := range conns {
+		if err := exchange(c); err != nil {
+			return nil, nil, err
+		}
+	}
+	used, err = p.grown(ctx, before, n)
+	return fresh, used, err
+}
+
+// grown is what was added to the memory of before, for each of n, after a rest.
+func (p *pair) grown(ctx context.Context, before map[string]int64, n int) (map[string]float64, error) {
 	select {
 	case <-time.After(restFor):
 	case <-ctx.Done():

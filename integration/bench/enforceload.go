@@ -12,6 +12,7 @@ import (
 const (
 	chunk       = 1 << 20 // of bulk, which is counted by chunks
 	requestSize = 64
+	exchanged   = 10_000 // bytes each way, of an exchange that is no small request
 	// wantsStream is how a request for bulk begins; all others are said back.
 	wantsStream = 's'
 	// allOf bounds what one client does: more is no measurement.
@@ -28,7 +29,7 @@ func serveApp(l net.Listener) {
 		}
 		go func() {
 			defer c.Close()
-			heard := make([]byte, requestSize)
+			heard := make([]byte, exchanged)
 			for {
 				n, err := c.Read(heard)
 				if err != nil {
@@ -69,12 +70,19 @@ func askOnce(address string) (net.Conn, error) {
 
 // again has one request more answered.
 func again(c net.Conn) error {
-	_ = c.SetDeadline(time.Now().Add(allOf))
 	var said [requestSize]byte
-	if _, err := c.Write(said[:]); err != nil {
+	return saidBack(c, said[:])
+}
+
+// exchange has a large request answered.
+func exchange(c net.Conn) error { return saidBack(c, make([]byte, exchanged)) }
+
+func saidBack(c net.Conn, said []byte) error {
+	_ = c.SetDeadline(time.Now().Add(allOf))
+	if _, err := c.Write(said); err != nil {
 		return err
 	}
-	_, err := io.ReadFull(c, said[:])
+	_, err := io.ReadFull(c, said)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -15,7 +16,7 @@ func TestBursts(t *testing.T) {
 	defer func(d time.Duration) { spliceWait = d }(spliceWait)
 	spliceWait = time.Millisecond // so that it often ends
 	sizes := []int{1}
-	for _, edge := range []int{smallBuffer, 16 << 10, bigBuffer, bigBuffer + smallBuffer, spliceSize} {
+	for _, edge := range []int{wordSize, 16 << 10, bufferSize, bufferSize + wordSize, spliceSize} {
 		sizes = append(sizes, edge-1, edge, edge+1)
 	}
 	for name, server := range ways {
@@ -46,7 +47,7 @@ func TestHalfARecord(t *testing.T) {
 	if err := c.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	said := bytes.Repeat([]byte("0123456789abcdef"), 3*smallBuffer/16)
+	said := bytes.Repeat([]byte("0123456789abcdef"), 3*wordSize/16)
 	held.holds = true
 	for _, part := range [][]byte{said, said} { // a record each
 		if _, err := c.Write(part); err != nil {
@@ -67,6 +68,38 @@ func TestHalfARecord(t *testing.T) {
 	if _, err := io.ReadFull(c, heard); err != nil || !bytes.Equal(heard, said) {
 		t.Fatalf("the second record: %v", err)
 	}
+}
+
+// TestIdle: for a connection on which nothing happens nothing is done.
+func TestIdle(t *testing.T) {
+	r := newRig(t)
+	client, a := r.ends()
+	b, app := r.ends()
+	var tries atomic.Int64
+	counted := func(c *net.TCPConn) side {
+		s := &socket{TCPConn: c}
+		return side{reads{s, func() { tries.Add(1) }}, s}
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, _, _ = relay(t.Context(), counted(a), counted(b))
+	}()
+	for range 3 { // a word each way, of which each is waited for
+		for _, c := range []struct{ from, to *net.TCPConn }{{client, app}, {app, client}} {
+			_, _ = io.WriteString(c.from, "word")
+			if _, err := io.ReadFull(c.to, make([]byte, 4)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	<-time.After(20 * time.Millisecond)
+	if n := tries.Load(); n < 8 || n > 20 {
+		t.Errorf("six words took %d reads", n)
+	}
+	client.Close()
+	app.Close()
+	<-over
 }
 
 // holding keeps what is written, if it holds.

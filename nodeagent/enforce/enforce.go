@@ -16,7 +16,7 @@ package enforce
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -80,7 +80,7 @@ type Enforcer struct {
 	in, out    atomic.Int64 // open connections
 	waiting    waiting
 	plans      plans
-	listeners  sync.Map // netip.AddrPort: the Direction of those to which no redirect leads
+	listeners  sync.Map // netip.AddrPort: the *Port of those to which no redirect leads, nil where they lead out
 	dialled    sync.Map // ends: of the connections that the agent has opened
 }
 
@@ -112,25 +112,32 @@ func (e *Enforcer) Open() int { return int(e.in.Load() + e.out.Load()) }
 
 // serve hands each connection of a listener to handle, until ctx ends; then those
 // that are open, which it counts, have Limits.Drain to end. It closes the listener.
-func (e *Enforcer) serve(ctx context.Context, listener net.Listener, count *atomic.Int64, handle func(ctx context.Context, c *net.TCPConn, began time.Time), refused func(c *net.TCPConn)) error {
+func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Direction, handle func(context.Context, *net.TCPConn) Event) error {
+	count := &e.in
+	if way == Outbound {
+		count = &e.out
+	}
 	// work outlives ctx: connections are drained
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var open sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
-	err := e.accept(ctx, listener, func(c *net.TCPConn) {
-		if count.Add(1) > int64(e.limits().Connections) {
+	err := accept(ctx, listener, func(c *net.TCPConn, err error) {
+		if err == nil && count.Add(1) > int64(e.limits().Connections) {
 			count.Add(-1)
-			reset(c)
-			refused(c)
+			err = failure{TooMany, fmt.Errorf("%d connections are open already", e.limits().Connections)}
+		}
+		if err != nil {
+			e.Observe(Event{Direction: way, Remote: remoteOf(c)}.refuse(c, TooMany, err))
 			return
 		}
+		began := time.Now()
 		open.Go(func() {
 			defer count.Add(-1)
 			stop := context.AfterFunc(work, func() { reset(c) })
 			defer stop()
-			handle(work, c, time.Now())
+			e.told(began, handle(work, c))
 		})
 	})
 	listener.Close()
@@ -138,34 +145,6 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, count *atom
 	defer drain.Stop()
 	open.Wait()
 	return err
-}
-
-// accept takes connections until the listener is closed by the end of ctx.
-func (e *Enforcer) accept(ctx context.Context, listener net.Listener, take func(*net.TCPConn)) error {
-	wait := time.Duration(0)
-	for {
-		c, err := listener.Accept()
-		switch {
-		case err == nil:
-			wait = 0
-			if tcp, is := c.(*net.TCPConn); is {
-				take(tcp)
-			} else {
-				c.Close()
-			}
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return err
-		default: // out of files, or a client that was gone
-			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(wait):
-			}
-		}
-	}
 }
 
 // aside does what needs a deep stack, as a handshake does: a stack that has grown

@@ -77,11 +77,11 @@ func TestEarlyAnswer(t *testing.T) {
 
 // reads is a connection whose reads come when they are let.
 type reads struct {
-	net.Conn
+	*socket
 	before func()
 }
 
-func (r reads) Read(b []byte) (int, error) { r.before(); return r.Conn.Read(b) }
+func (r reads) Read(b []byte) (int, error) { r.before(); return r.socket.Read(b) }
 
 // ends are those of a connection of TCP.
 func (r *rig) ends() (here, there *net.TCPConn) {
@@ -116,8 +116,8 @@ func TestLastWord(t *testing.T) {
 			app.Close() // a reset, with the answer before it
 			waitFor(t, func() bool { return b.CloseWrite() != nil })
 			heard := make(chan struct{})
-			front := reads{a, func() {}}
-			back := reads{b, func() { <-heard; <-time.After(50 * time.Millisecond) }}
+			front := reads{&socket{TCPConn: a}, func() {}}
+			back := reads{&socket{TCPConn: b}, func() { <-heard; <-time.After(50 * time.Millisecond) }}
 			front.before = func() {
 				select {
 				case <-heard:
@@ -129,7 +129,7 @@ func TestLastWord(t *testing.T) {
 			over := make(chan struct{})
 			go func() {
 				defer close(over)
-				_, _, _ = relay(t.Context(), side{front, &socket{TCPConn: a}}, side{back, &socket{TCPConn: b}})
+				_, _, _ = relay(t.Context(), side{front, front.socket}, side{back, back.socket})
 			}()
 			if all, _ := io.ReadAll(client); string(all) != "answer" {
 				t.Errorf("heard %q", all)

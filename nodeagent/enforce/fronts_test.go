@@ -170,7 +170,7 @@ func TestCircle(t *testing.T) {
 func TestLeads(t *testing.T) {
 	e := newRig(t).enforcer("sleep")
 	for _, at := range []string{"127.0.0.1:1", "0.0.0.0:2", "[::]:3"} {
-		e.listeners.Store(netip.MustParseAddrPort(at), Outbound)
+		e.listeners.Store(netip.MustParseAddrPort(at), (*Port)(nil))
 	}
 	for address, want := range map[string]Direction{
 		"127.0.0.1:1": Outbound, "0.0.0.0:1": Outbound, "[::ffff:127.0.0.1]:1": Outbound, "127.0.0.2:1": "", "[::1]:1": "", "[::]:1": "",

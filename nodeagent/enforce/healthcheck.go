@@ -76,7 +76,7 @@ func (h *HealthCheck) lets(addr netip.Addr) bool {
 func readHead(s *sniffed) []byte {
 	s.kept = slices.Grow(s.kept, longestHead)
 	for !bytes.Contains(s.kept, []byte("\r\n\r\n")) {
-		if len(s.kept) >= longestHead {
+		if len(s.kept) >= longestHead || !begins(s.kept, "GET /") && !begins(s.kept, "HEAD /") {
 			return nil
 		}
 		n, err := s.Conn.Read(s.kept[len(s.kept):longestHead])
@@ -86,6 +86,12 @@ func readHead(s *sniffed) []byte {
 		}
 	}
 	return s.kept
+}
+
+// begins tells whether what has come of a text so far may be one that begins so.
+func begins(so []byte, text string) bool {
+	n := min(len(so), len(text))
+	return string(so[:n]) == text[:n]
 }
 
 // requestOf reads a GET or HEAD without a body; nil if it is something else. It

@@ -35,13 +35,9 @@ type Port struct {
 // Inbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) error {
 	if p.App != "" {
-		e.listeners.Store(addrPort(listener.Addr()), Inbound)
+		e.listeners.Store(addrPort(listener.Addr()), &p)
 	}
-	return e.serve(ctx, listener, &e.in, func(ctx context.Context, c *net.TCPConn, began time.Time) {
-		e.told(began, e.comeIn(ctx, c, p))
-	}, func(c *net.TCPConn) {
-		e.Observe(Event{Direction: Inbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.limits().Connections)})
-	})
+	return e.serve(ctx, listener, Inbound, func(ctx context.Context, c *net.TCPConn) Event { return e.comeIn(ctx, c, p) })
 }
 
 func (e *Enforcer) told(began time.Time, event Event) {
@@ -63,11 +59,13 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 			return v.refuse(c, Loop, err)
 		}
 		v.Local, app = at, at.String()
+		if own, has := e.port(at); has && own != nil { // as if it had come there
+			p, app = *own, own.App
+		}
 	}
-	mine := e.Credentials.current.Load()
-	s := e.plans.of(e.Credentials.ID()).serve(servedKey{v.Local, p.App != "", p.Host, p.ServicePort})
-	v.Mode, v.By, v.Service = s.mode.String(), s.by, s.service
-	in := incoming{e: e, rules: e.rules.Load(), c: c, below: &socket{TCPConn: c}, mine: mine, event: &v, app: app, header: p.ProxyProtocol}
+	in := incoming{e: e, rules: e.rules.Load(), c: c, below: &socket{TCPConn: c}, mine: e.Credentials.current.Load(), event: &v, app: app, header: p.ProxyProtocol}
+	in.key = servedKey{v.Local, p.App != "", p.Host, p.ServicePort}
+	s := in.demand()
 	client, err := in.judge(ctx, s)
 	if errors.Is(err, errHealthCheck) {
 		return in.answerCheck(ctx)
@@ -80,6 +78,13 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 		return v.refuse(c, reason, err)
 	}
 	return in.carry(ctx, client)
+}
+
+// demand is what policy of now wants of the client.
+func (in *incoming) demand() served {
+	s := in.e.plans.of(in.e.Credentials.ID()).serve(in.key)
+	in.event.Mode, in.event.By, in.event.Service = s.mode.String(), s.by, s.service
+	return s
 }
 
 // judge lets a client in, or says why not.
@@ -126,6 +131,7 @@ type incoming struct {
 	mine  *credentials
 	event *Event
 	below *socket // c, for TLS
+	key   servedKey
 
 	app    string // HOST:PORT
 	header bool   // the application is told of its clients
@@ -176,22 +182,22 @@ func (in *incoming) permissive(ctx context.Context) (side, error) {
 	first, err := s.first()
 	if isTimeout(err) {
 		if first, err = in.serverFirst(ctx, s); err == nil && in.server != nil {
-			return in.raw(s), nil
+			return in.raw(s)
 		}
 	}
 	if err == io.EOF { // it waits for the application, and has nothing to say
-		return in.raw(s), nil
+		return in.raw(s)
 	}
 	if err != nil {
 		return side{}, in.silence(err)
 	}
 	if first != firstOfTLS {
-		return in.raw(s), nil
+		return in.raw(s)
 	}
 	within(in.c, in.rules.Limits.Header)
 	client, err := in.handshake(func() (*tls.Conn, error) { return meshTLS(s, in.config) })
 	if errors.Is(err, errForeign) {
-		return in.raw(s), nil
+		return in.raw(s)
 	}
 	return client, err
 }
@@ -209,7 +215,7 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 	var ended error
 	go func() {
 		defer close(heard)
-		word := make([]byte, smallBuffer)
+		word := make([]byte, wordSize)
 		n, err := server.Read(word)
 		if ended = err; err == io.EOF {
 			ended = nil // the next read sees it, too
@@ -223,6 +229,7 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 	<-heard
 	if !isTimeout(err) {
 		in.spoken = nil
+		in.e.forget(in.event)
 		reset(server) // the client has spoken, and may need another connection, or it is gone
 		return first, err
 	}
@@ -238,12 +245,23 @@ func (in *incoming) serverFirst(ctx context.Context, s *sniffed) (byte, error) {
 // past is a deadline that ends what waits.
 var past = time.Unix(1, 0)
 
-// raw leaves a connection as it came.
-func (in *incoming) raw(s *sniffed) side {
+// raw leaves a connection as it came, unless that is too late.
+func (in *incoming) raw(s *sniffed) (side, error) {
+	now := in.demand()
+	if now.mode == policy.Strict {
+		in.event.Fix = now.fix
+		if in.server != nil {
+			reset(in.server)
+		}
+		return side{}, in.plainText()
+	}
 	within(in.c, 0)
 	in.first = s.kept
 	in.event.Way, in.event.Handshake = WayPlain, 0
-	return plainSide(in.c)
+	if now.open {
+		in.event.Mode, in.event.Way = "", WayOpen
+	}
+	return plainSide(in.c), nil
 }
 
 // config is that for one ClientHello.

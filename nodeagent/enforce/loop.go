@@ -26,16 +26,28 @@ func (e *Enforcer) serves(address string) bool {
 // listener is which way those go who come to an address of this host; empty where
 // that is no listener of the agent's own.
 func (e *Enforcer) listener(at netip.AddrPort) Direction {
+	switch port, has := e.port(at); {
+	case !has:
+		return ""
+	case port == nil:
+		return Outbound
+	}
+	return Inbound
+}
+
+// port is that of the agent's own listener at an address of this host; nil for one
+// that leads out.
+func (e *Enforcer) port(at netip.AddrPort) (p *Port, has bool) {
 	all := []netip.Addr{at.Addr(), netip.IPv6Unspecified()} // which is of IPv4, too
 	if at.Addr().Is4() {
 		all = append(all, netip.IPv4Unspecified())
 	}
 	for _, addr := range all {
-		if way, has := e.listeners.Load(netip.AddrPortFrom(addr, at.Port())); has {
-			return way.(Direction)
+		if own, has := e.listeners.Load(netip.AddrPortFrom(addr, at.Port())); has {
+			return own.(*Port), true
 		}
 	}
-	return ""
+	return nil, false
 }
 
 // leads is which way those go who come to an address, of whatever host; empty
@@ -80,6 +92,9 @@ func (e *Enforcer) dial(ctx context.Context, address string, v *Event, loops fun
 		return nil
 	}
 	c, err := dialer.DialContext(ctx, "tcp", address)
+	if isOutOfFiles(err) {
+		err = failure{TooMany, err}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"citadel/ca/policy"
+	"citadel/ca/regular"
 )
 
 // Front asks a program that has connected where it wants to go. reply, if not
@@ -41,12 +43,8 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 
 // Outbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
-	e.listeners.Store(addrPort(listener.Addr()), Outbound)
-	return e.serve(ctx, listener, &e.out, func(ctx context.Context, c *net.TCPConn, began time.Time) {
-		e.told(began, e.goOut(ctx, c, front))
-	}, func(c *net.TCPConn) {
-		e.Observe(Event{Direction: Outbound, Remote: remoteOf(c), Reason: TooMany, Err: fmt.Errorf("%d connections are open already", e.limits().Connections)})
-	})
+	e.listeners.Store(addrPort(listener.Addr()), (*Port)(nil))
+	return e.serve(ctx, listener, Outbound, func(ctx context.Context, c *net.TCPConn) Event { return e.goOut(ctx, c, front) })
 }
 
 // goOut carries one connection to its end.
@@ -161,7 +159,10 @@ func (e *Enforcer) routeTo(ctx context.Context, to Target) *route {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
 	defer cancel()
-	found, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", to.Host) // dialling tells of the error
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", to.Host)
+	if err != nil && !e.rules.Load().DenyUnknown {
+		return &route{refused: failure{Unreachable, err}}
+	}
 	for _, addr := range found {
 		if at := plans.route(Target{Addr: addr.Unmap(), Port: to.Port}); at.service != "" {
 			return at
@@ -177,6 +178,9 @@ const mostHops = 3
 func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v *Event) (side, error) {
 	v.hop = h
 	config, err := e.clientConfig(h, unknown || h.own && h.decision.Client == policy.TLSIstioMutual && !e.serves(h.address), to)
+	if reasonOf(err, "") == WrongIdentity {
+		err = e.explain(h, err, v)
+	}
 	if err != nil {
 		return side{}, err
 	}
@@ -226,31 +230,34 @@ func (e *Enforcer) explain(h *hop, err error, v *Event) error {
 	if isTimeout(err) {
 		reason = Slow
 	}
-	mesh := h.decision.Client == policy.TLSIstioMutual
-	switch {
-	case !mesh && h.decision.Verdict == policy.Conflict:
-		v.Fix = h.decision.Fix()
-	case reason == WrongIdentity && mesh && h.offer.Settings != nil && len(h.offer.Settings.SubjectAltNames) > 0:
-		v.Fix = "name the server in subjectAltNames of " + by + ", or name nobody there: who serves is known"
-	case reason == WrongIdentity && mesh:
-		v.Fix = fmt.Sprintf("have whoever serves at %s run as who policy says, or say so in serviceAccount of its Pod or WorkloadEntry", h.address)
-	case reason == WrongIdentity:
-		v.Fix = "name the server in subjectAltNames of " + by
-	case reason == UntrustedPeer && mesh:
-		v.Fix = "see that both hosts have the roots of one mesh: node_agent status"
-	case reason == UntrustedPeer:
-		v.Fix = "name the roots of the server's CA in caCertificates of " + by
-	case !mesh && h.decision.ServerBy.Reason == policy.NoSidecar: // the application may speak TLS: the cause is in err
-	case h.decision.Verdict == policy.OK && reason == ServerRefusedTLS:
-		v.Fix = fmt.Sprintf("policy expects a proxy of the mesh at %s, and something else answers: start it there, or take the label security.istio.io/tlsMode off the workload", h.address)
-	default:
-		v.Fix = h.decision.Fix()
-	}
+	v.Fix = cmp.Or(h.decision.Fix(), h.fix(reason))
 	and := ""
-	if mesh && h.decision.Verdict == policy.Conflict {
+	if h.decision.Client == policy.TLSIstioMutual && h.conflict() {
 		and = fmt.Sprintf(", but the server is %s by %s", h.decision.Server, h.decision.ServerBy)
 	}
-	return failure{reason, fmt.Errorf("%s, by %s%s: TLS handshake with %s: %w", h.decision.Client, by, and, h.address, err)}
+	return failure{reason, fmt.Errorf("%s, by %s%s: TLS with %s: %w", h.decision.Client, by, and, h.address, err)}
+}
+
+// fix is what mends a failure that is not of policy's two sides.
+func (h *hop) fix(reason Reason) string {
+	mesh, by := h.decision.Client == policy.TLSIstioMutual, h.decision.ClientBy.String()
+	switch {
+	case reason == WrongIdentity && mesh && h.offer.Settings != nil && len(h.offer.Settings.SubjectAltNames) > 0:
+		return "name the server in subjectAltNames of " + by + ", or name nobody there: who serves is known"
+	case reason == WrongIdentity && mesh && len(h.offer.Identities) == 0:
+		return "declare who serves there: Pods that the Service selects, or a WorkloadEntry with a serviceAccount"
+	case reason == WrongIdentity && mesh:
+		return fmt.Sprintf("have whoever serves at %s run as who policy says, or say so in serviceAccount of its Pod or WorkloadEntry", h.address)
+	case reason == WrongIdentity:
+		return "name the server in subjectAltNames of " + by
+	case reason == UntrustedPeer && mesh:
+		return "see that both hosts have the roots of one mesh: node_agent status"
+	case reason == UntrustedPeer:
+		return "name the roots of the server's CA in caCertificates of " + by
+	case reason == ServerRefusedTLS && h.decision.Verdict == policy.OK && (mesh || h.decision.ServerBy.Reason != policy.NoSidecar):
+		return fmt.Sprintf("policy expects a proxy of the mesh at %s, and something else answers: start it there, or take the label security.istio.io/tlsMode off the workload", h.address)
+	}
+	return ""
 }
 
 // clientConfig is how to open TLS by a hop; nil for plain text.
@@ -267,7 +274,7 @@ func (e *Enforcer) clientConfig(h *hop, unknown bool, to Target) (*tls.Config, e
 			return nil, err
 		}
 		if len(h.offer.Identities) == 0 {
-			return nil, failure{WrongIdentity, fmt.Errorf("policy knows nobody behind %s whom the server could be", to)}
+			return nil, failure{WrongIdentity, errors.New("policy knows nobody whom the server could be")}
 		}
 		return mine.client(h.offer.SNI, h.offer.ALPN, h.offer.Identities), nil
 	case policy.TLSSimple, policy.TLSMutual:
@@ -294,11 +301,11 @@ func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni string, to Target) (*tls.
 		config.ServerName = to.name()
 	}
 	if mode == policy.TLSMutual {
-		chain, err := readFile(s.ClientCertificate)
+		chain, err := regular.Read(s.ClientCertificate)
 		if err != nil {
 			return nil, fmt.Errorf("clientCertificate: %w", err)
 		}
-		key, err := readFile(s.PrivateKey)
+		key, err := regular.Read(s.PrivateKey)
 		if err != nil {
 			return nil, fmt.Errorf("privateKey: %w", err)
 		}
@@ -309,7 +316,7 @@ func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni string, to Target) (*tls.
 		config.Certificates = []tls.Certificate{cert}
 	}
 	if s.CACertificates != "" {
-		text, err := readFile(s.CACertificates)
+		text, err := regular.Read(s.CACertificates)
 		if err != nil {
 			return nil, fmt.Errorf("caCertificates: %w", err)
 		}

@@ -6,26 +6,28 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// Most connections are idle for most of their time, and hold the small buffer
-// alone. One that has more to carry than that takes a big one for as long: what
-// has come by then, of which TLS gives out 16 KiB at a time, is written at once.
+// Most connections are idle for most of their time, and hold no buffer then. What
+// has come is read into one, of which TLS gives out 16 KiB at a time, and is
+// written at once.
 const (
-	smallBuffer = 2 << 10
-	bigBuffer   = 64 << 10
-	spliceSize  = 1 << 20 // that the kernel carries before somebody looks again
+	bufferSize = 64 << 10
+	wordSize   = 2 << 10 // below which what TLS gives out is taken for all there is
+	spliceSize = 1 << 20 // that the kernel carries before somebody looks again
 )
 
 // spliceWait is how long the kernel may wait for more: it holds a pipe meanwhile.
 var spliceWait = time.Second
 
-var bigBuffers = sync.Pool{New: func() any { return new([bigBuffer]byte) }}
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// side is one side of a connection that is carried: TCP, or TLS over it.
+// side is one side of a connection that is carried: tcp, or TLS over it. All that is
+// read from Conn is read through tcp.
 type side struct {
 	net.Conn
 	tcp *socket
@@ -90,9 +92,9 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 }
 
 // lastWord is how long it may take to read what a side has said that is gone.
-const lastWord = time.Second
+var lastWord = time.Second
 
-// gone is the error of a side that was written to, or maybe was.
+// gone is the error of a side that was written to.
 type gone struct{ error }
 
 func (g gone) Unwrap() error { return g.error }
@@ -101,17 +103,18 @@ var errStopped = errors.New("the agent stopped before the connection ended")
 
 // carry carries one direction to its end.
 func carry(to, from side) (n int64, err error) {
-	small := make([]byte, smallBuffer)
+	f := flow{to: to, from: from}
+	f.come = f.take
+	if f.raw, err = from.tcp.SyscallConn(); err != nil {
+		return 0, err
+	}
 	for err == nil {
 		var moved int64
-		moved, err = turn(to, from, small)
+		moved, err = f.turn()
 		n += moved
 	}
-	switch {
-	case err != io.EOF:
+	if err != io.EOF {
 		return n, err
-	case from.tcp.cut.Load():
-		return n, &net.OpError{Op: "read", Net: "tcp", Source: from.LocalAddr(), Addr: from.RemoteAddr(), Err: syscall.ECONNRESET}
 	}
 	if failed := to.closeWrite(); failed != nil {
 		return n, gone{failed}
@@ -119,77 +122,97 @@ func carry(to, from side) (n int64, err error) {
 	return n, nil
 }
 
-// turn waits for something to carry, and carries what there is. The error is
-// io.EOF at the end.
-func turn(to, from side, small []byte) (int64, error) {
-	got, err := from.Read(small)
-	if got < len(small) || err != nil {
-		return pass(to, small[:got], err)
-	}
-	n, err := burst(to, from, small)
-	if err == errMuch {
-		var moved int64
-		moved, err = splice(to.tcp.TCPConn, from.tcp.TCPConn)
-		n += moved
-		to.tcp.note(err)
-	}
-	return n, err
+// flow is one direction.
+type flow struct {
+	to, from side
+	raw      syscall.RawConn       // of from
+	come     func(fd uintptr) bool // is take
+
+	buffer *[bufferSize]byte // while something is in it
+	have   int
+	err    error // that ended the reading
 }
 
-// pass writes what was read, and returns the error of that, or else of the read.
-func pass(to side, b []byte, err error) (int64, error) {
-	if len(b) == 0 {
+// turn waits for something to carry, and carries what there is. The error is
+// io.EOF at the end.
+func (f *flow) turn() (n int64, err error) {
+	if err := f.raw.Read(f.come); err != nil {
 		return 0, err
 	}
-	n, failed := to.Write(b)
-	if failed != nil {
-		err = gone{failed}
+	if f.buffer != nil {
+		if n, err = f.pass(); err != nil {
+			return n, err
+		}
+	}
+	if f.err != nil || n < bufferSize || !f.from.plain() || !f.to.plain() {
+		return n, f.err
+	}
+	leave, ok := takePipe()
+	if !ok {
+		return n, nil
+	}
+	defer leave()
+	moved, err := splice(f.to.tcp, f.from.tcp)
+	return n + moved, err
+}
+
+// take reads what has come, and tells whether anything has.
+func (f *flow) take(fd uintptr) bool {
+	f.buffer, f.have = buffers.Get().(*[bufferSize]byte), 0
+	f.from.tcp.hurry(fd)
+	defer f.from.tcp.wait()
+	for f.err == nil && f.have < bufferSize {
+		var got int
+		got, f.err = f.from.Read(f.buffer[f.have:])
+		f.have += got
+		if got < wordSize || f.from.plain() {
+			break
+		}
+	}
+	waits := f.err == error(errNothing)
+	if waits {
+		f.err = nil
+	}
+	if f.have == 0 {
+		f.drop()
+	}
+	return f.have > 0 || !waits
+}
+
+// pass writes what was read.
+func (f *flow) pass() (int64, error) {
+	defer f.drop()
+	n, err := f.to.Write(f.buffer[:f.have])
+	if err != nil {
+		err = gone{err}
 	}
 	return int64(n), err
 }
 
-// errMuch says that the kernel had better carry what comes.
-var errMuch = errors.New("much comes, and it is plain on both sides")
-
-// burst carries what begins with first, and all else that has come.
-func burst(to, from side, first []byte) (n int64, err error) {
-	big := bigBuffers.Get().(*[bigBuffer]byte)
-	defer bigBuffers.Put(big)
-	from.tcp.hurries = true
-	defer func() { from.tcp.hurries = false }()
-	have := copy(big[:], first)
-	for {
-		got, err := from.Read(big[have:])
-		have += got
-		full := have == len(big)
-		if err == nil && !full && !from.plain() {
-			continue // there may be another record
-		}
-		moved, err := pass(to, big[:have], err)
-		n, have = n+moved, 0
-		switch {
-		case err == error(errNothing):
-			return n, nil
-		case err != nil:
-			return n, err
-		case full && from.plain() && to.plain():
-			return n, errMuch
-		}
-	}
+func (f *flow) drop() {
+	buffers.Put(f.buffer)
+	f.buffer = nil
 }
 
 // splice has the kernel carry, for as long as much comes.
-func splice(to, from *net.TCPConn) (n int64, err error) {
-	for moved := int64(spliceSize); moved == spliceSize && err == nil; n += moved {
-		_ = from.SetReadDeadline(time.Now().Add(spliceWait))
-		moved, err = io.CopyN(to, from, spliceSize)
-	}
+func splice(to, from *socket) (n int64, err error) {
+	var heard error // of from
+	err = to.noting(func() (err error) {
+		for moved := int64(spliceSize); moved == spliceSize && err == nil; n += moved {
+			_ = from.SetReadDeadline(time.Now().Add(spliceWait))
+			moved, err = io.CopyN(to.TCPConn, from.TCPConn, spliceSize)
+		}
+		if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) || isCut(err) && from.closed() {
+			heard, err = err, nil
+		}
+		return err
+	})
 	_ = from.SetReadDeadline(time.Time{})
-	if err == io.EOF || isTimeout(err) { // who reads next sees it, too
-		return n, nil
+	switch {
+	case err != nil:
+		return n, gone{err}
+	case isCut(heard):
+		return n, heard
 	}
-	if err != nil {
-		err = gone{err} // whichever of the two it is
-	}
-	return n, err
+	return n, nil // who reads next sees the end, or the deadline, too
 }

@@ -193,7 +193,9 @@ func (r *rig) hold(at netip.AddrPort, say string) string {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(deadline))
-	_, _ = io.WriteString(c, say)
+	if _, err := io.WriteString(c, say); err != nil { // of which no read hears again
+		return broke(err)
+	}
 	heard, err := io.ReadAll(c)
 	if err != nil {
 		return broke(err)

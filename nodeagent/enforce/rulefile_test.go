@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"citadel/ca/regular"
 )
 
 // TestRuleFiles: whoever writes rules names files of this host: what is no file, has
@@ -21,13 +23,13 @@ func TestRuleFiles(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, text := range map[string][]byte{large: make([]byte, longestFile+1), good: r.root.PEM()} {
+	for path, text := range map[string][]byte{large: make([]byte, regular.Longest+1), good: r.root.PEM()} {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for path, says := range map[string]string{
-		"/dev/zero": "is no regular file", pipe: "is no regular file", folder: "is no regular file", large: "is larger than 1048576 bytes", filepath.Join(folder, "none"): "no such file",
+		"/dev/zero": "is no regular file", pipe: "is no regular file", folder: "is a directory", large: "is larger than 1048576 bytes", filepath.Join(folder, "none"): "no such file",
 	} {
 		for field, rest := range map[string]string{
 			"caCertificates":    "mode: SIMPLE",
@@ -46,16 +48,5 @@ func TestRuleFiles(t *testing.T) {
 				t.Errorf("%s: %s: the text is %q, which lacks %q", field, path, text, says)
 			}
 		}
-	}
-}
-
-// TestLongestRuleFile: as much as may be is read.
-func TestLongestRuleFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(path, make([]byte, longestFile), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := readFile(path); len(text) != longestFile || err != nil {
-		t.Errorf("%d bytes, %v", len(text), err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"citadel/ca/catest"
@@ -36,6 +37,9 @@ func TestRuleTLS(t *testing.T) {
 	}{
 		{"SIMPLE by name of the rule", "{mode: SIMPLE, sni: db.example, caCertificates: " + ca + ", subjectAltNames: [\"spiffe://cluster.local/ns/default/sa/db\"]}", 0, "hello", ""},
 		{"SIMPLE by the name that was called", "{mode: SIMPLE, caCertificates: " + ca + "}", 0, "reset", WrongIdentity},
+		{"SIMPLE by another name", "{mode: SIMPLE, caCertificates: " + ca + ", subjectAltNames: [web.example]}", 0, "reset", WrongIdentity},
+		{"SIMPLE, a CA that nobody named", "{mode: SIMPLE}", 0, "reset", UntrustedPeer},
+		{"mTLS with what is of no mesh", "{mode: ISTIO_MUTUAL, subjectAltNames: [db.example]}", 0, "reset", WrongIdentity},
 		{"SIMPLE, unchecked because the rule says so", "{mode: SIMPLE, insecureSkipVerify: true}", 0, "hello", ""},
 		{"MUTUAL", "{mode: MUTUAL, clientCertificate: " + cert + ", privateKey: " + key + ", caCertificates: " + ca + ", subjectAltNames: [\"spiffe://cluster.local/ns/default/sa/db\"]}", tls.RequireAnyClientCert, "hello", ""},
 		{"no file of roots", "{mode: SIMPLE, caCertificates: /none}", 0, "reset", BadConfiguration},
@@ -59,6 +63,13 @@ func TestRuleTLS(t *testing.T) {
 			e := r.event()
 			if heard != c.want || e.Reason != c.reason || c.reason == "" && e.Way != WayTLS {
 				t.Errorf("heard %q, way %q, reason %q (%v)", heard, e.Way, e.Reason, e.Err)
+			}
+			fix := map[Reason]string{WrongIdentity: "name the server in subjectAltNames of DestinationRule/default/r", UntrustedPeer: "caCertificates of DestinationRule/default/r"}[c.reason]
+			if e.Mode == "ISTIO_MUTUAL" {
+				fix = "DISABLE in DestinationRule/default/r"
+			}
+			if !strings.Contains(e.Fix, fix) {
+				t.Errorf("what would mend it is %q, want %q", e.Fix, fix)
 			}
 			if c.want == "hello" {
 				if name := <-sni; name != "db.example" {

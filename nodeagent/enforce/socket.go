@@ -5,8 +5,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
+	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // socket is the TCP of a side. While it hurries it does not wait to read: where
@@ -14,23 +17,43 @@ import (
 // as after a deadline.
 type socket struct {
 	*net.TCPConn
-	hurries bool // for the one who reads
-	cut     atomic.Bool
+	hurries bool    // for the one who reads
+	fd      uintptr // while it hurries
+
+	writing sync.Mutex // held while something is written
+	cut     bool       // guarded by writing: a write has heard that it is cut off
 }
 
-// Write notes a reset: the kernel tells of it once, and who reads after that hears
+// hurry begins reads that do not wait, of a descriptor that is open until wait.
+func (s *socket) hurry(fd uintptr) { s.hurries, s.fd = true, fd }
+
+func (s *socket) wait() { s.hurries = false }
+
+// Write notes a cut: the kernel tells of it once, and who reads after that hears
 // of an end that was none.
-func (s *socket) Write(b []byte) (int, error) {
-	n, err := s.TCPConn.Write(b)
-	s.note(err)
+func (s *socket) Write(b []byte) (n int, err error) {
+	err = s.noting(func() (err error) { n, err = s.TCPConn.Write(b); return err })
 	return n, err
 }
 
-func (s *socket) note(err error) {
-	if errors.Is(err, syscall.ECONNRESET) {
-		s.cut.Store(true)
-	}
+func (s *socket) noting(write func() error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	err := write()
+	s.cut = s.cut || isCut(err)
+	return err
 }
+
+// isCut tells whether a connection was cut off, of which the kernel tells once:
+// reset, given up, or out of reach. EPIPE is of one that has ended.
+func isCut(err error) bool {
+	errno, is := errors.AsType[syscall.Errno](err)
+	return is && errno != syscall.EPIPE
+}
+
+// SetWriteDeadline does nothing: crypto/tls would give up on a peer that takes more
+// than five seconds to take the last bytes. Those that count are set on the TCPConn.
+func (*socket) SetWriteDeadline(time.Time) error { return nil }
 
 // errNothing says that a socket which hurries has nothing to read yet.
 var errNothing net.Error = nothing{}
@@ -41,29 +64,61 @@ func (nothing) Error() string   { return "nothing has come yet" }
 func (nothing) Timeout() bool   { return true }
 func (nothing) Temporary() bool { return true } // what crypto/tls asks for before it gives up
 
+// Read tells a reset of which a write has heard from an end.
 func (s *socket) Read(b []byte) (n int, err error) {
-	if !s.hurries {
-		return s.TCPConn.Read(b)
+	if s.hurries {
+		n, err = s.try(b)
+	} else {
+		n, err = s.TCPConn.Read(b)
 	}
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return 0, err
+	if err == io.EOF && s.wasReset() {
+		return n, s.failed(syscall.ECONNRESET)
 	}
-	if closed := raw.Read(func(fd uintptr) bool {
-		for n, err = syscall.Read(int(fd), b); err == syscall.EINTR; {
-			n, err = syscall.Read(int(fd), b)
-		}
-		return true
-	}); closed != nil {
-		return 0, closed
+	return n, err
+}
+
+// try reads what has come.
+func (s *socket) try(b []byte) (n int, err error) {
+	for n, err = syscall.Read(int(s.fd), b); err == syscall.EINTR; {
+		n, err = syscall.Read(int(s.fd), b)
 	}
 	switch {
 	case err == syscall.EAGAIN:
 		return 0, errNothing
 	case err != nil:
-		return 0, &net.OpError{Op: "read", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+		return 0, s.failed(err)
 	case n == 0 && len(b) > 0:
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+func (s *socket) failed(err error) error {
+	return &net.OpError{Op: "read", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+}
+
+// wasReset tells whether an end was none. Who writes at the same time knows it, and
+// is done at once if the connection has ended in both directions; else it was no
+// reset.
+func (s *socket) wasReset() bool {
+	if !s.closed() {
+		return false
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.cut
+}
+
+// closed tells whether the connection has ended in both directions.
+func (s *socket) closed() (is bool) {
+	look := func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		is = err == nil && info.State == unix.BPF_TCP_CLOSE
+	}
+	if s.hurries {
+		look(s.fd)
+	} else if raw, err := s.SyscallConn(); err == nil {
+		_ = raw.Control(look) // one that is closed here is not looked at
+	}
+	return is
 }
