@@ -183,11 +183,19 @@ func loseCA(t *testing.T) time.Duration {
 	defer restore(t, good)
 	kubectl(t, "-n", cluster.StorageNamespace, "delete", "pods", "-l", citadelLabel, "--grace-period=1")
 	within(t, patience, func() error {
-		for _, pod := range replicas(t) {
+		pods := replicas(t)
+		if len(pods) < len(gone) {
+			return fmt.Errorf("%d replicas, want %d", len(pods), len(gone))
+		}
+		for _, pod := range pods {
 			if gone[pod.Name] {
 				return fmt.Errorf("pod %s is still there", pod.Name)
 			}
-			if said := kubectl(t, "-n", cluster.StorageNamespace, "logs", pod.Name); strings.Count(said, "peers would not trust one another") < 3 {
+			said, err := plane.Kubectl(t.Context(), "-n", cluster.StorageNamespace, "logs", pod.Name)
+			if err != nil { // its container is yet to be made
+				return err
+			}
+			if strings.Count(said, "peers would not trust one another") < 3 {
 				return fmt.Errorf("pod %s says %s", pod.Name, said)
 			}
 			if len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].Ready {
