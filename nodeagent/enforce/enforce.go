@@ -89,7 +89,8 @@ func New(s Settings) *Enforcer {
 	if s.Dialer == nil {
 		s.Dialer = &net.Dialer{}
 	}
-	e := &Enforcer{Settings: s, handshakes: rate.NewLimiter(0, 0)}
+	perSecond := s.Rules.Limits.HandshakesPerSecond
+	e := &Enforcer{Settings: s, handshakes: rate.NewLimiter(rate.Limit(perSecond), perSecond)} // a new one may have a burst at once
 	e.plans.policy, e.plans.addresses = s.Policy, s.Addresses
 	e.Rule(s.Rules)
 	return e
