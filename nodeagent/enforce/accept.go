@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 const longestWait = 50 * time.Millisecond
 
 // accept takes connections until the listener is closed by the end of ctx. One for
-// which no file is left is taken with the error, to be refused.
-func accept(ctx context.Context, listener net.Listener, take func(*net.TCPConn, error)) error {
-	d := door{Listener: listener}
+// which no file is left is taken with the error, and is reset already. files is
+// locked while the file to spare is open to all.
+func accept(ctx context.Context, listener net.Listener, files sync.Locker, take func(*net.TCPConn, error)) error {
+	d := door{Listener: listener, files: files}
 	defer func() { d.spare.Close() }()
 	wait := time.Duration(0)
 	for {
@@ -49,6 +51,7 @@ func accept(ctx context.Context, listener net.Listener, take func(*net.TCPConn, 
 // can be told, and does not wait.
 type door struct {
 	net.Listener
+	files sync.Locker
 	spare *os.File // nil for none
 }
 
@@ -64,12 +67,17 @@ func (d *door) next() (net.Conn, error) {
 	if !isOutOfFiles(err) || d.spare == nil || !d.waits() {
 		return c, err
 	}
+	d.files.Lock()
+	defer d.files.Unlock()
 	d.spare.Close()
 	c, err = d.Accept()
-	var full error
-	if d.spare, full = openSpare(); err == nil && full != nil {
+	spare, full := openSpare()
+	if tcp, is := c.(*net.TCPConn); is && full != nil {
+		reset(tcp) // gives the file back
+		spare, _ = openSpare()
 		err = failure{TooMany, fmt.Errorf("no file is left for it: %w", full)}
 	}
+	d.spare = spare
 	return c, err
 }
 

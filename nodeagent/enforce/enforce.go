@@ -80,8 +80,9 @@ type Enforcer struct {
 	in, out    atomic.Int64 // open connections
 	waiting    waiting
 	plans      plans
-	listeners  sync.Map // netip.AddrPort: the *Port of those to which no redirect leads, nil where they lead out
-	dialled    sync.Map // ends: of the connections that the agent has opened
+	listeners  sync.Map     // netip.AddrPort: the *Port of those to which no redirect leads, nil where they lead out
+	dialled    sync.Map     // ends: of the connections that the agent has opened
+	files      sync.RWMutex // locked while a listener's file to spare is open to all
 }
 
 // New returns an Enforcer without listeners.
@@ -124,7 +125,7 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Directi
 	var open sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
-	err := accept(ctx, listener, func(c *net.TCPConn, err error) {
+	err := accept(ctx, listener, &e.files, func(c *net.TCPConn, err error) {
 		if err == nil && count.Add(1) > int64(e.limits().Connections) {
 			count.Add(-1)
 			err = failure{TooMany, fmt.Errorf("%d connections are open already", e.limits().Connections)}

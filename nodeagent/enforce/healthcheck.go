@@ -134,6 +134,8 @@ func (in *incoming) answerCheck(ctx context.Context) Event {
 		return v.refuse(in.c, reasonOf(err, Unreachable), err)
 	}
 	defer server.Close()
+	stop := context.AfterFunc(ctx, func() { reset(server) })
+	defer stop()
 	v.Upstream = remoteOf(server)
 	within(server, in.rules.Limits.Header)
 	answer, err := in.ask(server)
@@ -153,7 +155,12 @@ func (in *incoming) ask(server net.Conn) ([]byte, error) {
 	if err := in.check.Write(server); err != nil {
 		return nil, err
 	}
-	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(server, longestAnswer)), in.check)
+	limited := &io.LimitedReader{R: server, N: longestAnswer + 1}
+	said := bufio.NewReader(limited)
+	answer, err := http.ReadResponse(said, in.check)
+	for err == nil && answer.StatusCode < http.StatusOK && answer.StatusCode != http.StatusSwitchingProtocols { // RFC 9110 15.2: the answer is yet to come
+		answer, err = http.ReadResponse(said, in.check)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +168,9 @@ func (in *incoming) ask(server net.Conn) ([]byte, error) {
 	answer.Close = true
 	var text bytes.Buffer
 	err = answer.Write(&text)
+	if err == nil && limited.N == 0 {
+		err = fmt.Errorf("the answer is longer than %d bytes", longestAnswer)
+	}
 	return text.Bytes(), err
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 )
 
@@ -84,8 +85,15 @@ func (e *Enforcer) leads(address string) Direction {
 func (e *Enforcer) dial(ctx context.Context, address string, v *Event, loops func(Direction) bool) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
 	defer cancel()
+	opened := func() {}
+	if _, err := netip.ParseAddrPort(address); err == nil { // to look a name up takes long, and files of its own
+		e.files.RLock()
+		opened = sync.OnceFunc(e.files.RUnlock)
+		defer opened()
+	}
 	dialer := *e.Dialer
 	dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		opened()
 		if loops(e.leads(address)) {
 			return failure{Loop, fmt.Errorf("%s is a listener of the agent's own, which would call itself", address)}
 		}

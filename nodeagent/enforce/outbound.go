@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"citadel/ca/policy"
@@ -125,20 +127,29 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 	if r.refused.error != nil {
 		return side{}, r.refused
 	}
-	if r.service == "" && e.rules.Load().DenyUnknown {
+	if !r.declared && e.rules.Load().DenyUnknown {
 		return side{}, failure{UnknownHost, fmt.Errorf("policy knows nobody at %s", to)}
 	}
 	if r.service != "" {
 		v.Service = r.service
 	}
+	server, err := e.by(ctx, r, to, v)
+	if r.byName.Host != "" && reasonOf(err, "") == Unreachable && !errors.Is(err, syscall.ECONNREFUSED) { // which says that nobody is ready
+		if named := e.plans.of(e.Credentials.ID()).route(r.byName); named.service == r.service {
+			return e.by(ctx, named, to, v)
+		}
+	}
+	return server, err
+}
+
+// by opens the connection by a route.
+func (e *Enforcer) by(ctx context.Context, r *route, to Target, v *Event) (server side, err error) {
 	start := int(r.began.Add(1) - 1)
-	var err error
 	for i := range min(len(r.hops), mostHops) {
 		h := &r.hops[(start+i)%len(r.hops)]
 		if r.service != "" {
 			v.Mode, v.By = h.decision.Client.String(), h.decision.ClientBy.String()
 		}
-		var server side
 		if server, err = e.take(ctx, h, r.service == "", to, v); err == nil {
 			return server, nil
 		}
@@ -202,6 +213,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 	aside(func() { err = conn.HandshakeContext(ctx) })
 	v.Handshake = time.Since(began)
 	if err != nil {
+		e.forget(v) // before another may have the port
 		reset(tcp)
 		return side{}, e.explain(h, err, v)
 	}
@@ -230,7 +242,7 @@ func (e *Enforcer) explain(h *hop, err error, v *Event) error {
 	if isTimeout(err) {
 		reason = Slow
 	}
-	v.Fix = cmp.Or(h.decision.Fix(), h.fix(reason))
+	v.Fix = cmp.Or(h.decision.Fix(), h.fix(reason, err))
 	and := ""
 	if h.decision.Client == policy.TLSIstioMutual && h.conflict() {
 		and = fmt.Sprintf(", but the server is %s by %s", h.decision.Server, h.decision.ServerBy)
@@ -239,9 +251,12 @@ func (e *Enforcer) explain(h *hop, err error, v *Event) error {
 }
 
 // fix is what mends a failure that is not of policy's two sides.
-func (h *hop) fix(reason Reason) string {
+func (h *hop) fix(reason Reason, err error) string {
 	mesh, by := h.decision.Client == policy.TLSIstioMutual, h.decision.ClientBy.String()
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
 	switch {
+	case reason == UntrustedPeer && invalid.Reason == x509.Expired && invalid.Cert != nil:
+		return fmt.Sprintf("have the certificate of whoever serves at %s renewed, or see that both clocks are right", h.address)
 	case reason == WrongIdentity && mesh && h.offer.Settings != nil && len(h.offer.Settings.SubjectAltNames) > 0:
 		return "name the server in subjectAltNames of " + by + ", or name nobody there: who serves is known"
 	case reason == WrongIdentity && mesh && len(h.offer.Identities) == 0:
@@ -254,8 +269,13 @@ func (h *hop) fix(reason Reason) string {
 		return "see that both hosts have the roots of one mesh: node_agent status"
 	case reason == UntrustedPeer:
 		return "name the roots of the server's CA in caCertificates of " + by
+	case reason == ServerRefusedTLS && h.decision.Client == policy.TLSMutual:
+		return "see in the server's log why it does not take clientCertificate of " + by
 	case reason == ServerRefusedTLS && h.decision.Verdict == policy.OK && (mesh || h.decision.ServerBy.Reason != policy.NoSidecar):
-		return fmt.Sprintf("policy expects a proxy of the mesh at %s, and something else answers: start it there, or take the label security.istio.io/tlsMode off the workload", h.address)
+		if mesh && isAlert(err) {
+			return fmt.Sprintf("see in the log of the proxy at %s why it refuses", h.address)
+		}
+		return fmt.Sprintf("policy expects a proxy of the mesh at %s: see in its log why it refuses; if something else answers there, start it, or take the label security.istio.io/tlsMode off the workload", h.address)
 	}
 	return ""
 }
@@ -278,7 +298,7 @@ func (e *Enforcer) clientConfig(h *hop, unknown bool, to Target) (*tls.Config, e
 		}
 		return mine.client(h.offer.SNI, h.offer.ALPN, h.offer.Identities), nil
 	case policy.TLSSimple, policy.TLSMutual:
-		config, err := ruleTLS(h.decision.Client, h.offer.Settings, h.offer.SNI, to)
+		config, err := ruleTLS(h.decision.Client, h.offer.Settings, h.offer.SNI, h.called(to))
 		if err != nil {
 			return nil, failure{BadConfiguration, fmt.Errorf("%s: %w", h.decision.ClientBy, err)}
 		}
@@ -289,17 +309,14 @@ func (e *Enforcer) clientConfig(h *hop, unknown bool, to Target) (*tls.Config, e
 
 // ruleTLS is the TLS that a DestinationRule configures. Its files are read for
 // each connection, for they are renewed by others.
-func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni string, to Target) (*tls.Config, error) {
+func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni, called string) (*tls.Config, error) {
 	if s == nil {
 		return nil, errors.New("has no settings")
 	}
 	if s.CredentialName != "" {
 		return nil, errors.New("credentialName is for gateways: name files")
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: sni, DynamicRecordSizingDisabled: true}
-	if config.ServerName == "" {
-		config.ServerName = to.name()
-	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cmp.Or(sni, called), DynamicRecordSizingDisabled: true}
 	if mode == policy.TLSMutual {
 		chain, err := regular.Read(s.ClientCertificate)
 		if err != nil {
@@ -332,12 +349,17 @@ func ruleTLS(mode policy.TLS, s *policy.ClientTLS, sni string, to Target) (*tls.
 	return config, nil
 }
 
-// name is what the certificate of a target should bear.
-func (t Target) name() string {
-	if t.Host != "" {
-		return t.Host
+// called is the name that the certificate of a target should bear: who resolved it
+// elsewhere means the service at the address.
+func (h *hop) called(to Target) string {
+	service := h.decision.Query().Server.Host
+	switch {
+	case to.Host != "":
+		return to.Host
+	case service != "" && !strings.HasPrefix(service, "*"):
+		return service
 	}
-	return t.Addr.String()
+	return to.Addr.String()
 }
 
 // verifyRule checks the server as a rule asks: by the names it gives, or else by

@@ -170,10 +170,12 @@ func (t Target) String() string {
 
 // route is how to carry a connection to its target.
 type route struct {
-	service string // HOST:PORT; empty for what policy does not know
-	hops    []hop  // to be tried in turn; of several, each connection begins at another
-	refused failure
-	began   atomic.Uint32 // connections that took the route
+	service  string // HOST:PORT; empty for what policy does not know
+	declared bool   // and its port, too
+	hops     []hop  // to be tried in turn; of several, each connection begins at another
+	byName   Target // the same by its endpoints, where hops leave the choice to whoever made an address; else zero
+	refused  failure
+	began    atomic.Uint32 // connections that took the route
 }
 
 // hop is one way to the target.
@@ -207,10 +209,14 @@ func routeTo(s *policy.Snapshot, me self, to Target) *route {
 	}
 	query := policy.Query{Client: client, Server: server}
 	d := s.Resolve(query)
-	r := &route{service: hostPort(server.Host, server.Port)}
-	object, _ := d.Declares()
-	if server.Endpoint != "" || object.Kind == policy.KindService && to.Addr.IsValid() && d.Uniform() {
-		r.hops = []hop{{address: direct, decision: d, offer: d.Offer(), own: to.Addr.IsValid() && slices.Contains(me.addresses, to.Addr)}} // whoever made the address picks the endpoint
+	object, declared := d.Declares()
+	r := &route{service: hostPort(server.Host, server.Port), declared: declared}
+	led := object.Kind == policy.KindService && to.Addr.IsValid() && d.Uniform()
+	if server.Endpoint != "" || led { // whoever made the address picks the endpoint
+		r.hops = []hop{{address: direct, decision: d, offer: d.Offer(), own: to.Addr.IsValid() && slices.Contains(me.addresses, to.Addr)}}
+		if server.Endpoint == "" {
+			r.byName = Target{Host: server.Host, Port: to.Port}
+		}
 		return r
 	}
 	for _, e := range d.Endpoints() {

@@ -59,8 +59,17 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 	defer stop()
 	there, back := make(chan struct{}), make(chan struct{})
 	one := func(to, from side, n *int64, ended chan<- struct{}, other <-chan struct{}) (err error) {
-		*n, err = carry(to, from)
+		unread := newWatch(from.tcp, cut)
+		*n, err = carry(to, from, unread)
 		close(ended)
+		if err == nil {
+			unread.begin()
+			<-other
+			unread.end()
+		}
+		if unread.found.Load() {
+			return from.tcp.failed(syscall.ECONNRESET)
+		}
 		if err != nil {
 			if _, is := errors.AsType[gone](err); is {
 				select { // it may have said why, and that has come already
@@ -101,9 +110,9 @@ func (g gone) Unwrap() error { return g.error }
 
 var errStopped = errors.New("the agent stopped before the connection ended")
 
-// carry carries one direction to its end.
-func carry(to, from side) (n int64, err error) {
-	f := flow{to: to, from: from}
+// carry carries one direction to its end. unread watches from while it is not read.
+func carry(to, from side, unread *watch) (n int64, err error) {
+	f := flow{to: to, from: from, unread: unread}
 	f.come = f.take
 	if f.raw, err = from.tcp.SyscallConn(); err != nil {
 		return 0, err
@@ -127,6 +136,7 @@ type flow struct {
 	to, from side
 	raw      syscall.RawConn       // of from
 	come     func(fd uintptr) bool // is take
+	unread   *watch                // of from
 
 	buffer *[bufferSize]byte // while something is in it
 	have   int
@@ -139,6 +149,8 @@ func (f *flow) turn() (n int64, err error) {
 	if err := f.raw.Read(f.come); err != nil {
 		return 0, err
 	}
+	f.unread.begin()
+	defer f.unread.end()
 	if f.buffer != nil {
 		if n, err = f.pass(); err != nil {
 			return n, err

@@ -111,14 +111,34 @@ func (s *socket) wasReset() bool {
 
 // closed tells whether the connection has ended in both directions.
 func (s *socket) closed() (is bool) {
-	look := func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		is = err == nil && info.State == unix.BPF_TCP_CLOSE
-	}
 	if s.hurries {
-		look(s.fd)
-	} else if raw, err := s.SyscallConn(); err == nil {
-		_ = raw.Control(look) // one that is closed here is not looked at
+		return overAt(s.fd)
 	}
+	s.control(func(fd uintptr) { is = overAt(fd) })
 	return is
+}
+
+// lost tells whether the connection was cut off, instead of who reads: the kernel
+// tells once. Any goroutine may ask.
+func (s *socket) lost() (is bool) {
+	s.control(func(fd uintptr) {
+		errno, err := 0, error(nil)
+		if overAt(fd) {
+			errno, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		}
+		is = err == nil && errno != 0
+	})
+	return is
+}
+
+// control looks at the descriptor, unless it is closed here.
+func (s *socket) control(look func(fd uintptr)) {
+	if raw, err := s.SyscallConn(); err == nil {
+		_ = raw.Control(look)
+	}
+}
+
+func overAt(fd uintptr) bool {
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }

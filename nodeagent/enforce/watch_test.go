@@ -1,0 +1,83 @@
+package enforce
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestResetWhileNobodyReads: a client that cuts its connection is told of though the
+// application takes nothing, and no place is held for it.
+func TestResetWhileNobodyReads(t *testing.T) {
+	defer func(d time.Duration) { unread = d }(unread)
+	unread = 10 * time.Millisecond
+	for name, server := range ways {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			release, heard := make(chan struct{}), make(chan error, 1)
+			app := r.app(func(c net.Conn) {
+				<-release
+				_ = c.SetReadDeadline(time.Now().Add(deadline))
+				_, err := io.Copy(io.Discard, c)
+				heard <- err
+			})
+			c := r.dial(r.chain(app, server))
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // the kernel's buffers are full long before
+			if _, err := io.Copy(c, io.LimitReader(zeroes{}, 1<<30)); err == nil {
+				t.Error("what nobody reads was taken")
+			}
+			select {
+			case e := <-r.events:
+				t.Errorf("a connection that stood still was over: %+v", e)
+			default:
+			}
+			reset(c)
+			if e := r.event(); e.Reason != PeerReset || broke(e.Err) != "reset" {
+				t.Errorf("%+v", e)
+			}
+			close(release)
+			if err := <-heard; err == nil || broke(err) != "reset" {
+				t.Errorf("the application saw %v", err)
+			}
+		})
+	}
+}
+
+// TestEndWhileNobodyReads: a client that has said all, and has been told all, is none
+// that was cut, however long the application takes to read it.
+func TestEndWhileNobodyReads(t *testing.T) {
+	defer func(d time.Duration) { unread = d }(unread)
+	unread = time.Millisecond
+	const length = 16 << 20
+	for name, server := range ways {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			release, heard := make(chan struct{}), make(chan int64, 1)
+			app := r.app(func(c net.Conn) {
+				_ = c.(*net.TCPConn).CloseWrite()
+				<-release
+				_ = c.SetReadDeadline(time.Now().Add(deadline))
+				n, _ := io.Copy(io.Discard, c)
+				heard <- n
+			})
+			c := r.dial(r.chain(app, server))
+			if n, err := c.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+				t.Fatalf("%d, %v", n, err)
+			}
+			said := make(chan error, 1)
+			go func() {
+				_, err := io.Copy(c, io.LimitReader(zeroes{}, length))
+				c.Close()
+				said <- err
+			}()
+			time.AfterFunc(200*time.Millisecond, func() { close(release) })
+			if err := <-said; err != nil {
+				t.Error(err)
+			}
+			if n := <-heard; n != length {
+				t.Errorf("the application read %d bytes of %d", n, length)
+			}
+		})
+	}
+}
