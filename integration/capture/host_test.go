@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -192,6 +193,24 @@ func (h *host) call(uid, gid int, address string) string {
 	}
 	defer c.Close()
 	return heard(c)
+}
+
+// tell connects from an address, says a line and returns what is answered until the
+// connection is reset.
+func (h *host) tell(uid int, from netip.AddrPort, to, line string) (answer string) {
+	var c net.Conn
+	err := h.in(uid, someGID, func() (err error) {
+		c, err = (&net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(from)}).Dial("tcp", to)
+		return err
+	})
+	if err != nil {
+		return reason(err)
+	}
+	defer c.Close()
+	fmt.Fprintln(c, line)
+	_ = c.SetDeadline(time.Now().Add(patience))
+	all, _ := io.ReadAll(c) // to the reset
+	return strings.TrimSpace(string(all))
 }
 
 func heard(c net.Conn) string {

@@ -36,6 +36,8 @@ func (c Chain) kernel(t *nftables.Table) *nftables.Chain {
 		k.Hooknum = nftables.ChainHookPrerouting
 	case Input:
 		k.Hooknum, k.Type, k.Priority = nftables.ChainHookInput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter
+	case Leaving:
+		k.Hooknum, k.Type, k.Priority = nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter
 	default:
 		return &nftables.Chain{Name: c.Name, Table: t}
 	}
@@ -48,7 +50,11 @@ func (c Chain) kernel(t *nftables.Table) *nftables.Chain {
 func (r Rule) kernel(t *nftables.Table, c *nftables.Chain) *nftables.Rule {
 	k := &nftables.Rule{Table: t, Chain: c, UserData: userdata.AppendString(nil, userdata.TypeComment, r.Comment)}
 	for _, m := range r.When {
-		k.Exprs = append(k.Exprs, m.expressions()...)
+		all := m.expressions()
+		if t.Family == nftables.TableFamilyIPv4 && m.Field == Destination && m.Prefix.Bits() > 0 {
+			all = all[ofFamily:] // nft aborts where it is to list this in a table of the family
+		}
+		k.Exprs = append(k.Exprs, all...)
 	}
 	k.Exprs = append(k.Exprs, r.Do.expressions(t)...)
 	return k
@@ -120,7 +126,10 @@ func within(p Ports) expr.Any {
 	return &expr.Range{Op: expr.CmpOpEq, Register: register, FromData: big16(p.First), ToData: big16(p.Last)}
 }
 
-// destination compares the part of the address that the network gives, where its
+// ofFamily is how many expressions compare the family.
+const ofFamily = 2
+
+// destination compares the family, and the part of the address that the network gives, where its
 // header has it. Only whole bytes are read where these do, as nft itself does.
 func destination(p netip.Prefix) []expr.Any {
 	family, offset := byte(unix.NFPROTO_IPV4), uint32(16)

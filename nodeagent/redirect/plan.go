@@ -3,6 +3,7 @@ package redirect
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -48,6 +49,7 @@ const (
 	Output                 // NAT of what this host sends
 	Prerouting             // NAT of what comes
 	Input                  // filter of what comes to this host, after NAT
+	Leaving                // filter of what this host sends, after NAT
 )
 
 // Rule does something with packets that match.
@@ -106,7 +108,7 @@ const (
 func Plan(s Settings, f Family) Table {
 	t := Table{Family: f, Chains: []Chain{{Name: "settings", Rules: s.noted()}}}
 	if s.OutboundPort != 0 {
-		t.Chains = append(t.Chains, Chain{Name: "output", Hook: Output, Rules: s.outbound(f)})
+		t.Chains = append(t.Chains, Chain{Name: "output", Hook: Output, Rules: s.outbound(f)}, Chain{Name: "leaving", Hook: Leaving, Rules: s.guardOut(f)})
 	}
 	if s.InboundPort != 0 {
 		t.Chains = append(t.Chains, Chain{Name: "prerouting", Hook: Prerouting, Rules: s.inbound()})
@@ -125,7 +127,46 @@ func notOurs() []Rule {
 }
 
 func (s Settings) outbound(f Family) []Rule {
-	rules := append(notOurs(), Rule{[]Match{{Field: ByLoopback}}, Action{}, "this host's talk with itself"})
+	return append(notOurs(), s.opened(f, s.IncludeCIDRs, Action{ToAgent, s.OutboundPort}, "include-cidrs")...)
+}
+
+// guardOut looks at what leaves after NAT, which is asked once for each source port
+// and destination for as long as the kernel remembers a connection of these: ten
+// seconds after one that was reset. A program that gets the port of a connection of
+// the agent's own would go around the agent, and the agent's own back to it.
+func (s Settings) guardOut(f Family) []Rule {
+	rules := notOurs()
+	back := []Match{{Field: Redirected}, {Field: DestinationPort, Ports: Ports{s.OutboundPort, s.OutboundPort}}}
+	for _, id := range s.ExcludeUIDs {
+		rules = append(rules, Rule{append([]Match{{Field: UID, ID: id}}, back...), Action{Verb: Refuse}, "what is excluded does not come back"})
+	}
+	for _, id := range s.ExcludeGIDs {
+		rules = append(rules, Rule{append([]Match{{Field: GID, ID: id}}, back...), Action{Verb: Refuse}, "what is excluded does not come back"})
+	}
+	rules = append(rules, Rule{[]Match{{Field: Redirected}}, Action{}, "captured connections"})
+	return append(rules, s.opened(f, halved(s.IncludeCIDRs), Action{Verb: Refuse}, "nobody leaves around the agent")...)
+}
+
+// halved has two halves for all addresses of a family: nft does not list a family
+// alone before a refusal, and would restore another rule.
+func halved(all []netip.Prefix) (parts []netip.Prefix) {
+	for _, p := range all {
+		if p.Bits() > 0 {
+			parts = append(parts, p)
+			continue
+		}
+		upper := p.Addr().AsSlice()
+		upper[0] = 0x80
+		addr, _ := netip.AddrFromSlice(upper)
+		parts = append(parts, netip.PrefixFrom(p.Addr(), 1), netip.PrefixFrom(addr, 1))
+	}
+	return parts
+}
+
+// opened does something with connections that are to be captured: those within some
+// networks.
+func (s Settings) opened(f Family, within []netip.Prefix, do Action, why string) []Rule {
+	rules := []Rule{{[]Match{{Field: ByLoopback}}, Action{}, "this host's talk with itself"}}
 	if f.sees(ofTheLink) {
 		rules = append(rules, Rule{[]Match{{Field: Destination, Prefix: ofTheLink}}, Action{}, "addresses of the link"})
 	}
@@ -143,9 +184,13 @@ func (s Settings) outbound(f Family) []Rule {
 			rules = append(rules, Rule{[]Match{{Field: Destination, Prefix: p}}, Action{}, "exclude-cidrs"})
 		}
 	}
-	for _, p := range s.IncludeCIDRs {
+	for _, p := range within {
+		when := []Match{{Field: TCP}, {Field: Destination, Prefix: p}}
+		if do.Verb == Refuse { // in the order of nft, which is to restore what it lists
+			slices.Reverse(when)
+		}
 		if f.sees(p) {
-			rules = append(rules, Rule{[]Match{{Field: TCP}, {Field: Destination, Prefix: p}}, Action{ToAgent, s.OutboundPort}, "include-cidrs"})
+			rules = append(rules, Rule{when, do, why})
 		}
 	}
 	return rules
