@@ -74,6 +74,7 @@ type Event struct {
 	In, Out   int64         // bytes from, and to, who came
 	Duration  time.Duration
 
-	hop     *hop   // of Outbound: the way that was taken
-	dialled []ends // of the connections that were opened for this one
+	hop      *hop   // of Outbound: the way that was taken
+	dialled  []ends // of the connections that were opened for this one
+	captured bool   // of Outbound: a redirect led it here
 }

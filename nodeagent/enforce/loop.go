@@ -92,14 +92,20 @@ func (e *Enforcer) dial(ctx context.Context, address string, v *Event, loops fun
 		defer opened()
 	}
 	dialer := *e.Dialer
-	dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+	dialer.ControlContext = func(_ context.Context, network, address string, raw syscall.RawConn) error {
 		opened()
+		if v.captured {
+			mark(network, raw)
+		}
 		if loops(e.leads(address)) {
 			return failure{Loop, fmt.Errorf("%s is a listener of the agent's own, which would call itself", address)}
 		}
 		return nil
 	}
 	c, err := dialer.DialContext(ctx, "tcp", address)
+	for again := 0; v.captured && again < otherPorts && errors.Is(err, syscall.ECONNREFUSED); again++ {
+		c, err = dialer.DialContext(ctx, "tcp", address)
+	}
 	if isOutOfFiles(err) {
 		err = failure{TooMany, err}
 	}
@@ -112,15 +118,22 @@ func (e *Enforcer) dial(ctx context.Context, address string, v *Event, loops fun
 	return c.(*net.TCPConn), nil
 }
 
+// otherPorts is how many more are tried where a connection is refused: the redirect
+// refuses those that come from the port of a program which has just called the same
+// destination, for the kernel would lead them to the agent, too.
+const otherPorts = 2
+
 // ends are those of one connection. No two that are open have the same.
 type ends struct{ from, to netip.AddrPort }
 
 // circles tells whether a connection to the listener, or to where it was meant for
 // before a redirect, is one that the agent itself has opened.
-func (e *Enforcer) circles(v *Event, listener, meant netip.AddrPort) error {
+// A redirect may give a program's connection the port of one of the agent's own, so
+// that their ends are alike: unmarked tells them apart.
+func (e *Enforcer) circles(v *Event, listener, meant netip.AddrPort, unmarked func() bool) error {
 	_, straight := e.dialled.Load(ends{v.Remote, listener})
 	_, led := e.dialled.Load(ends{v.Remote, meant})
-	if !straight && !led {
+	if !straight && !led || v.captured && unmarked() {
 		return nil
 	}
 	v.Fix = fmt.Sprintf("have the redirect leave out the user that the agent runs as: node_agent redirect install --exclude-uids %d", os.Getuid())

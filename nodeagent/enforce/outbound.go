@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 
 // Outbound serves a listener until ctx ends and its connections have, too.
 func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
+	keepMarks(listener)
 	e.listeners.Store(addrPort(listener.Addr()), (*Port)(nil))
 	return e.serve(ctx, listener, Outbound, func(ctx context.Context, c *net.TCPConn) Event { return e.goOut(ctx, c, front) })
 }
@@ -64,13 +66,14 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 	v.Service = to.String()
 	var meant netip.AddrPort
 	if to.redirected {
-		meant, to.redirected = v.Local, false
+		meant, to.redirected, v.captured = v.Local, false, true
 	}
 	var server side
-	if err = e.circles(&v, localOf(c), meant); err == nil {
+	others := sync.OnceValue(func() bool { return unmarked(c) })
+	if err = e.circles(&v, localOf(c), meant, others); err == nil {
 		server, err = e.reach(ctx, to, &v)
 	}
-	if again := e.circles(&v, localOf(c), meant); err == nil && again != nil { // it may have come before the agent knew that it had gone
+	if again := e.circles(&v, localOf(c), meant, others); err == nil && again != nil { // it may have come before the agent knew that it had gone
 		reset(server.tcp)
 		err = again
 	}
