@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -38,6 +41,8 @@ func (c Chain) kernel(t *nftables.Table) *nftables.Chain {
 		k.Hooknum, k.Type, k.Priority = nftables.ChainHookInput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter
 	case Leaving:
 		k.Hooknum, k.Type, k.Priority = nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityFilter
+	case Tracked:
+		k.Hooknum, k.Type, k.Priority = nftables.ChainHookOutput, nftables.ChainTypeFilter, nftables.ChainPriorityMangle
 	default:
 		return &nftables.Chain{Name: c.Name, Table: t}
 	}
@@ -160,9 +165,34 @@ func (a Action) expressions(t *nftables.Table) []expr.Any {
 		return []expr.Any{port, &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(t.Family), RegProtoMin: register, RegProtoMax: register, Specified: true}}
 	case Refuse:
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	case ForgetSoon:
+		return []expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_CT_TIMEOUT, Name: soonName}}
 	default:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
 	}
+}
+
+// soonName is of the timeouts for ForgetSoon.
+const soonName = "soon"
+
+// soon are the host's own timeouts of TCP, but for connections that were reset.
+func soon(t *nftables.Table) *nftables.NamedObj {
+	policy := expr.CtStatePolicyTimeout{expr.CtStateTCPESTABLISHED: 432000} // which the kernel begins with, as with those of the library
+	for state, name := range map[uint16]string{
+		expr.CtStateTCPSYNSENT: "syn_sent", expr.CtStateTCPSYNRECV: "syn_recv", expr.CtStateTCPESTABLISHED: "established", expr.CtStateTCPFINWAIT: "fin_wait",
+		expr.CtStateTCPCLOSEWAIT: "close_wait", expr.CtStateTCPLASTACK: "last_ack", expr.CtStateTCPTIMEWAIT: "time_wait",
+		expr.CtStateTCPRETRANS: "max_retrans", expr.CtStateTCPUNACK: "unacknowledged",
+	} {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_" + name)
+		if err != nil {
+			continue
+		}
+		if seconds, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil {
+			policy[state] = uint32(seconds)
+		}
+	}
+	policy[expr.CtStateTCPCLOSE] = 1
+	return &nftables.NamedObj{Table: t, Name: soonName, Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{L3Proto: unix.NFPROTO_IPV4, L4Proto: unix.IPPROTO_TCP, Policy: policy}}
 }
 
 // fingerprint is equal for rules that are the same to the kernel.

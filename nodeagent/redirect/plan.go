@@ -34,9 +34,10 @@ type Table struct {
 // Chain is a list of rules, of which the first whose matches all hold decides.
 // Where none does, the packet goes on.
 type Chain struct {
-	Name  string
-	Hook  Hook
-	Rules []Rule
+	Name     string
+	Hook     Hook
+	Rules    []Rule
+	Optional bool // it may be missing: not every kernel has what it needs
 }
 
 // Hook is where packets come into a chain.
@@ -50,6 +51,7 @@ const (
 	Prerouting             // NAT of what comes
 	Input                  // filter of what comes to this host, after NAT
 	Leaving                // filter of what this host sends, after NAT
+	Tracked                // filter of what this host sends, once its connection is known
 )
 
 // Rule does something with packets that match.
@@ -102,13 +104,15 @@ const (
 	ToAgent                 // to Port at the loopback address
 	ToAgentHere             // to Port at the address that the packet is for
 	Refuse                  // answer with a reset
+	ForgetSoon              // have the connection forgotten a second after it was reset, and go on
 )
 
 // Plan is the table that settings, which Check approves of, amount to.
 func Plan(s Settings, f Family) Table {
 	t := Table{Family: f, Chains: []Chain{{Name: "settings", Rules: s.noted()}}}
 	if s.OutboundPort != 0 {
-		t.Chains = append(t.Chains, Chain{Name: "output", Hook: Output, Rules: s.outbound(f)}, Chain{Name: "leaving", Hook: Leaving, Rules: s.guardOut(f)})
+		t.Chains = append(t.Chains, Chain{Name: "output", Hook: Output, Rules: s.outbound(f)},
+			Chain{Name: "leaving", Hook: Leaving, Rules: s.guardOut(f)}, Chain{Name: "resets", Hook: Tracked, Rules: forgetful(), Optional: true})
 	}
 	if s.InboundPort != 0 {
 		t.Chains = append(t.Chains, Chain{Name: "prerouting", Hook: Prerouting, Rules: s.inbound()})
@@ -132,7 +136,7 @@ func (s Settings) outbound(f Family) []Rule {
 
 // guardOut looks at what leaves after NAT, which is asked once for each source port
 // and destination for as long as the kernel remembers a connection of these: ten
-// seconds after one that was reset. A program that gets the port of a connection of
+// seconds after one that was reset, or as forgetful has it. A program that gets the port of a connection of
 // the agent's own would go around the agent, and the agent's own back to it.
 func (s Settings) guardOut(f Family) []Rule {
 	rules := notOurs()
@@ -145,6 +149,11 @@ func (s Settings) guardOut(f Family) []Rule {
 	}
 	rules = append(rules, Rule{[]Match{{Field: Redirected}}, Action{}, "captured connections"})
 	return append(rules, s.opened(f, halved(s.IncludeCIDRs), Action{Verb: Refuse}, "nobody leaves around the agent")...)
+}
+
+// forgetful keeps short the time in which guardOut must refuse.
+func forgetful() []Rule {
+	return append(notOurs(), Rule{nil, Action{Verb: ForgetSoon}, "its port may have a new connection soon"})
 }
 
 // halved has two halves for all addresses of a family: nft does not list a family
@@ -294,6 +303,8 @@ func (a Action) String() string {
 		return fmt.Sprintf("to the agent's port %d", a.Port)
 	case Refuse:
 		return "refuse"
+	case ForgetSoon:
+		return "forget soon after a reset"
 	default:
 		return "leave"
 	}

@@ -48,8 +48,18 @@ func families() Family {
 }
 
 // Apply makes a table the installed one, in one transaction: all of it, or
-// nothing, also if the process dies.
+// nothing, also if the process dies. Chains that are optional are left out where the
+// kernel does not take them.
 func Apply(ctx context.Context, t Table) error {
+	err := apply(ctx, t)
+	required := slices.DeleteFunc(slices.Clone(t.Chains), func(c Chain) bool { return c.Optional })
+	if err != nil && len(required) < len(t.Chains) {
+		return apply(ctx, Table{t.Family, required})
+	}
+	return err
+}
+
+func apply(ctx context.Context, t Table) error {
 	conn, err := dial(ctx)
 	if err != nil {
 		return fmt.Errorf("install rules: %w", err)
@@ -61,6 +71,9 @@ func Apply(ctx context.Context, t Table) error {
 	conn.AddTable(table)
 	for _, c := range t.Chains {
 		chain := conn.AddChain(c.kernel(table))
+		if c.Hook == Tracked {
+			conn.AddObj(soon(table))
+		}
 		for _, r := range c.Rules {
 			conn.AddRule(r.kernel(table, chain))
 		}
@@ -215,6 +228,9 @@ func compare(conn *nftables.Conn, table *nftables.Table, f Family) (*Installed, 
 	for _, want := range Plan(found.Settings, f).Chains {
 		has, is := chains[want.Name]
 		delete(chains, want.Name)
+		if !is && want.Optional {
+			continue
+		}
 		if !is {
 			found.Drift = append(found.Drift, "chain "+want.Name+" is gone")
 			continue
