@@ -66,6 +66,9 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 		if before.Snapshot == nil && state.Snapshot != nil {
 			p.tellServed(state)
 		}
+		if p.cfg.stateDir != "" { // in a cluster, admission tells, and the metric
+			p.tellNew(before, state)
+		}
 		told := before.MeshWarnings()
 		for _, w := range state.MeshWarnings() {
 			if !slices.Contains(told, w) {
@@ -75,6 +78,16 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 		before = state
 	}
 	<-ended
+}
+
+// tellNew logs which objects no longer count.
+func (p *process) tellNew(before, state *policyfeed.State) {
+	told := before.Problems()
+	for _, text := range state.Problems() {
+		if !slices.Contains(told, text) {
+			p.log.Warn("policy: an object does not count", "err", text)
+		}
+	}
 }
 
 // tellServed logs that there is something to answer from.

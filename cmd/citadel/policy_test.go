@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"citadel/ca/authn"
+	"citadel/ca/policy"
+	"citadel/ca/policyfeed"
 )
 
 // TestPolicyIsForWorkloads: what proves a claim to a certificate proves none to
@@ -36,5 +41,29 @@ func TestPolicyFlags(t *testing.T) {
 	}
 	if code, _, stderr := runCitadel(t, "--policy", "--policy-readers=ops/reader,ops/other", "--policy-generation=v1"); code != 0 {
 		t.Errorf("%d\n%s", code, stderr)
+	}
+}
+
+// TestObjectsThatDoNotCount are logged once each, when they are new.
+func TestObjectsThatDoNotCount(t *testing.T) {
+	feed := policyfeed.New(policy.Auto)
+	broken := func(names ...string) policyfeed.Change {
+		c := policyfeed.Change{Known: true, Broken: map[policy.Ref]error{}}
+		for _, name := range names {
+			c.Broken[policy.Ref{Kind: policy.KindDestinationRule, Namespace: "web", Name: name}] = errors.New("mode MUTUAL wants clientCertificate")
+		}
+		return c
+	}
+	var log bytes.Buffer
+	p := &process{log: slog.New(slog.NewTextHandler(&log, nil))}
+	for _, names := range []string{"a", "a b"} {
+		before := feed.State()
+		feed.Apply(broken(strings.Fields(names)...))
+		log.Reset()
+		p.tellNew(before, feed.State())
+		p.tellNew(feed.State(), feed.State())
+		if text := log.String(); strings.Count(text, "an object does not count") != 1 || !strings.Contains(text, "DestinationRule/web/"+names[len(names)-1:]) {
+			t.Errorf("%s: %s", names, text)
+		}
 	}
 }

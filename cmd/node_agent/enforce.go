@@ -167,10 +167,17 @@ func (e *enforcing) tellStart() {
 
 // tellRoom warns of a limit that files do not suffice for.
 func (e *enforcing) tellRoom() {
-	if limit, fits := e.cfg.Load().limits.Connections, roomFor(len(e.listeners)); limit > fits {
+	limit, fits := e.cfg.Load().limits.Connections, roomFor(len(e.listeners))
+	if limit == 0 && fits < few {
+		e.log.Warn("the agent may open so few files that there is no room for more connections: raise LimitNOFILE= of its unit", "connections", fits)
+	}
+	if limit > fits {
 		e.log.Warn("fewer connections than limits.connections can be open: raise LimitNOFILE= of the unit, or lower the limit", "connections", limit, "fit", fits)
 	}
 }
+
+// few connections are soon too few.
+const few = 100
 
 // rules are what the configuration has the enforcer do.
 func (c *enforcement) rules() enforce.Rules {

@@ -132,6 +132,8 @@ func TestEnforceProblems(t *testing.T) {
 			`enforce.limits.serverFirst: "5" is no time`, `enforce.limits.dial: "2h" is no time`, `enforce.limits.drain: "-1s" is no time from 0s`, `enforce.limits: there is no "memory"`},
 		good + "accessLog:":       {"line 2: enforce.accessLog: must be a text, and not empty"},
 		good + "accessLog: [a]":   {"enforce.accessLog: must be a text"},
+		good + "accessLog: true":  {"enforce.accessLog: must be a text"},
+		good + "accessLog: -1":    {"enforce.accessLog: must be a text"},
 		good + "{a: b}: c":        {`enforce: there is no "": there are`},
 		good + "!!binary aGk=: c": {`enforce: there is no "aGk="`},
 	} {

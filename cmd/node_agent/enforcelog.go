@@ -162,7 +162,7 @@ func fixOf(e *enforce.Event) string {
 		if errors.Is(e.Err, syscall.EMFILE) || errors.Is(e.Err, syscall.ENFILE) {
 			return "allow the agent more files (LimitNOFILE= of its unit), or lower enforce.limits.connections"
 		}
-		return "see who has so many open: ss -tn; or raise enforce.limits.connections"
+		return "see who has so many open: ss -tn; or raise enforce.limits.connections, and LimitNOFILE= of the agent's unit where its files are the limit"
 	case enforce.TooFast:
 		return "raise enforce.limits.handshakesPerSecond if so many are meant to come"
 	case enforce.Slow:

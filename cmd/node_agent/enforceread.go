@@ -90,7 +90,7 @@ func (r *reader) list(f field, each func(field)) {
 
 // text is a value as it is written; empty after a problem.
 func (r *reader) text(f field) string {
-	if f.Kind != yaml.ScalarNode || f.Tag == "!!null" || f.Value == "" {
+	if f.Kind != yaml.ScalarNode || f.ShortTag() != "!!str" || f.Value == "" {
 		r.problem(f, "must be a text, and not empty")
 		return ""
 	}

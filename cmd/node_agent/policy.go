@@ -175,6 +175,10 @@ func (w *policyWatch) tell(err error) {
 		w.p.log.Warn("there is no policy: this host's services are STRICT, and may call nobody", "err", err)
 		return
 	}
+	if policycache.NotKept(err) {
+		w.p.log.Warn("policy counts, and is not kept", "err", err)
+		return
+	}
 	w.p.log.Warn("policy stays as it was", "err", err, "age", time.Since(s.Heard).Round(time.Second).String())
 }
 

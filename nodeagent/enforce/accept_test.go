@@ -3,15 +3,20 @@ package enforce
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // crowded is a listener of a process that has one file to spare while out is true.
@@ -101,9 +106,105 @@ func TestSpareFile(t *testing.T) {
 	}
 }
 
+// TestCrowdOutOfFiles: where connections that are served have taken all files, those
+// that come are refused, each of them.
+func TestCrowdOutOfFiles(t *testing.T) {
+	echoes := exec.Command(os.Args[0]) // a process of its own, whose files are not these
+	echoes.Env = append(os.Environ(), echoHere+"=1")
+	echoes.Stderr = os.Stderr
+	said, err := echoes.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stay, err := echoes.StdinPipe() // until this ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := echoes.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { stay.Close(); _ = echoes.Wait() }()
+	var address string
+	if _, err := fmt.Fscanln(said, &address); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	e := r.enforcer("httpbin", func(s *Settings) { s.Observe = func(Event) {} })
+	at := r.in(e, netip.MustParseAddrPort(address), Port{}, mode("DISABLE"))
+	if heard := r.ask(at, "hello"); heard != "hello" {
+		t.Fatalf("heard %q", heard)
+	}
+	sockets := make([]int, 400)
+	for i := range sockets {
+		if sockets[i], err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Close(sockets[i])
+		if err := syscall.SetsockoptTimeval(sockets[i], syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &syscall.Timeval{Sec: int64(deadline / time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore := moreFiles(t, 100)
+	defer restore()
+	var served, refused atomic.Int64
+	var all sync.WaitGroup
+	for _, socket := range sockets {
+		all.Go(func() {
+			if err := syscall.Connect(socket, &syscall.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil && err != syscall.ECONNRESET {
+				t.Error(err)
+			}
+			_, _ = syscall.Write(socket, []byte("x"))
+			switch n, err := syscall.Read(socket, make([]byte, 1)); {
+			case n == 1:
+				served.Add(1)
+			case err == syscall.ECONNRESET || err == syscall.ENOTCONN || n == 0 && err == nil: // as its write had heard already
+				refused.Add(1)
+			default:
+				t.Errorf("one waits: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if served.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("%d served, %d refused", served.Load(), refused.Load())
+	}
+}
+
+// echoHere has this program be an application that echoes, for as long as its input
+// lasts.
+const echoHere = "ENFORCE_ECHO"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(echoHere) == "" {
+		os.Exit(m.Run())
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(l.Addr())
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				echo(c)
+			}()
+		}
+	}()
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
 // noMoreFiles has the process open none until it is restored. Pipes that other tests
 // have left are closed before, and none is by a collection of garbage meanwhile.
-func noMoreFiles(t *testing.T) (restore func()) {
+func noMoreFiles(t *testing.T) (restore func()) { return moreFiles(t, 0) }
+
+// moreFiles has it open so many.
+func moreFiles(t *testing.T, more uint64) (restore func()) {
 	percent := debug.SetGCPercent(-1)
 	for range 3 {
 		runtime.GC()
@@ -122,7 +223,7 @@ func noMoreFiles(t *testing.T) (restore func()) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: fd, Max: before.Max}); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: fd + more, Max: before.Max}); err != nil {
 		t.Fatal(err)
 	}
 	return func() {

@@ -19,6 +19,7 @@ import (
 func HTTPProxy(c *net.TCPConn) (Target, []byte, func(error) error, error) {
 	to, first, answer := askConnect(c)
 	if answer != nil {
+		within(c, lastWord) // the time to ask may be over
 		_ = answer.write(c) // it is refused in any case
 		closeGently(c)
 		return Target{}, nil, nil, answer.cause

@@ -78,6 +78,7 @@ type Enforcer struct {
 	rules      atomic.Pointer[Rules]
 	handshakes *rate.Limiter
 	in, out    atomic.Int64 // open connections
+	strangers  atomic.Int64 // of in: let in without a certificate
 	waiting    waiting
 	plans      plans
 	listeners  sync.Map     // netip.AddrPort: the *Port of those to which no redirect leads, nil where they lead out

@@ -119,7 +119,10 @@ func TestSlowFronts(t *testing.T) {
 			if e := r.event(); e.Reason != Slow || e.Direction != Outbound {
 				t.Errorf("%+v", e)
 			}
-			_, _ = io.Copy(io.Discard, c) // it ends
+			heard, _ := io.ReadAll(c) // it ends
+			if want := map[string]string{"CONNECT": "HTTP/1.1 408 Request Timeout"}[name]; !strings.HasPrefix(string(heard), want) {
+				t.Errorf("heard %q, want %q", heard, want)
+			}
 		})
 	}
 }

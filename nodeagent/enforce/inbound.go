@@ -77,6 +77,16 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 		}
 		return v.refuse(c, reason, err)
 	}
+	if client.plain() {
+		leave, ok := e.stranger(in.rules.Limits.Connections)
+		defer leave()
+		if !ok {
+			if in.server != nil {
+				reset(in.server)
+			}
+			return v.refuse(c, TooMany, errors.New("the places that are left are for clients with a certificate"))
+		}
+	}
 	return in.carry(ctx, client)
 }
 
@@ -159,7 +169,7 @@ func (in *incoming) strict() (side, error) {
 		return side{}, in.plainText()
 	}
 	s.passed = true
-	return in.handshake(func() (*tls.Conn, error) {
+	return in.handshake(s, func() (*tls.Conn, error) {
 		conn := tls.Server(s, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: in.config})
 		return conn, conn.Handshake()
 	})
@@ -195,7 +205,7 @@ func (in *incoming) permissive(ctx context.Context) (side, error) {
 		return in.raw(s)
 	}
 	within(in.c, in.rules.Limits.Header)
-	client, err := in.handshake(func() (*tls.Conn, error) { return meshTLS(s, in.config) })
+	client, err := in.handshake(s, func() (*tls.Conn, error) { return meshTLS(s, in.config) })
 	if errors.Is(err, errForeign) {
 		return in.raw(s)
 	}
@@ -275,7 +285,7 @@ func (in *incoming) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return in.mine.serverFor(hello), nil
 }
 
-func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
+func (in *incoming) handshake(s *sniffed, shake func() (*tls.Conn, error)) (side, error) {
 	began := time.Now()
 	var conn *tls.Conn
 	var err error
@@ -284,6 +294,7 @@ func (in *incoming) handshake(shake func() (*tls.Conn, error)) (side, error) {
 	if err != nil {
 		return side{}, in.silence(err)
 	}
+	s.shaken = true
 	within(in.c, 0)
 	in.event.Way = WayMTLS
 	in.event.Peer, _ = in.mine.peer(conn.ConnectionState(), x509.ExtKeyUsageClientAuth) // the handshake has checked it

@@ -3,6 +3,7 @@ package enforce
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,7 +21,18 @@ type sniffed struct {
 	kept   []byte // read from Conn, in order
 	at     int    // of kept, what the reader has had
 	passed bool
+	shaken bool // the handshake is done
+	total  int  // bytes until then
 }
+
+// longestHandshake is more than a client says until its handshake is done: a hello,
+// and a chain. What may say more must first show who it is.
+const longestHandshake = 32 << 10
+
+var (
+	errLongHandshake = fmt.Errorf("the client says more than %d bytes before its handshake is done", longestHandshake)
+	errNotTLS        = errors.New("it begins like TLS, and goes on like something else")
+)
 
 // whole is what TLS reads from: crypto/tls takes the end of a connection between
 // two records for the end of TLS, which anybody on the way can make. RFC 8446 6.1
@@ -59,12 +71,27 @@ func (s *sniffed) Read(b []byte) (int, error) {
 	if s.passed {
 		s.kept = nil
 		s.at = 0
-		return whole{s.Conn}.Read(b)
+		n, err := whole{s.Conn}.Read(b)
+		return n, s.measure(n, err)
 	}
 	n, err := whole{s.Conn}.Read(b)
 	s.kept = append(s.kept, b[:n]...)
 	s.at += n
-	return n, err
+	if err == nil && len(s.kept) > 1 && s.kept[1] != 3 { // RFC 8446 5.1: the version of a record
+		err = errNotTLS
+	}
+	return n, s.measure(n, err)
+}
+
+// measure bounds what one may say who has shown nothing.
+func (s *sniffed) measure(n int, err error) error {
+	if s.shaken {
+		return err
+	}
+	if s.total += n; err == nil && s.total > longestHandshake {
+		return errLongHandshake
+	}
+	return err
 }
 
 // Write swallows the alerts of a handshake that is not ours to answer.

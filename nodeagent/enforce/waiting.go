@@ -87,3 +87,14 @@ func origin(addr netip.Addr) netip.Addr {
 	}
 	return addr
 }
+
+// certifiedShare of the connections is kept for clients that show a certificate, so
+// that nobody else can shut them out.
+const certifiedShare = 4
+
+// stranger takes a place for a client without a certificate until leave is called;
+// it is too many where ok is false.
+func (e *Enforcer) stranger(connections int) (leave func(), ok bool) {
+	now := e.strangers.Add(1)
+	return func() { e.strangers.Add(-1) }, now <= int64(max(connections-connections/certifiedShare, 1))
+}

@@ -81,3 +81,31 @@ func TestEndWhileNobodyReads(t *testing.T) {
 		})
 	}
 }
+
+// TestResetAfterAnEnd: a client that has said all, and cuts its connection then, is
+// told of though the application is silent.
+func TestResetAfterAnEnd(t *testing.T) {
+	defer func(d time.Duration) { unread = d }(unread)
+	unread = 10 * time.Millisecond
+	for name, server := range ways {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			ended, heard := make(chan struct{}), make(chan bool)
+			app := r.app(func(c net.Conn) {
+				defer close(heard)
+				_, _ = io.ReadAll(c)
+				close(ended)
+				waitFor(t, (&socket{TCPConn: c.(*net.TCPConn)}).closed) // and says nothing, by which it would hear of it
+			})
+			c := r.dial(r.chain(app, server))
+			_, _ = io.WriteString(c, "request")
+			_ = c.CloseWrite()
+			<-ended
+			reset(c)
+			if e := r.event(); e.Reason != PeerReset {
+				t.Errorf("%+v", e)
+			}
+			<-heard
+		})
+	}
+}

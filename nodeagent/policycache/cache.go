@@ -192,9 +192,20 @@ func (c *Cache) Keep() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unkept = true
-	err = fmt.Errorf("keep the policy: a restart will not know of it: %w", err)
+	err = notKept{fmt.Errorf("keep the policy: a restart will not know of it: %w", err)}
 	c.status.LastError = err.Error()
 	return err
+}
+
+// notKept is the error of a policy that counts, and that a restart will not know of.
+type notKept struct{ error }
+
+func (n notKept) Unwrap() error { return n.error }
+
+// NotKept tells whether the policy is the new one, in spite of an error.
+func NotKept(err error) bool {
+	_, is := errors.AsType[notKept](err)
+	return is
 }
 
 // ask notes who asks from now on.

@@ -306,7 +306,7 @@ func TestNotKept(t *testing.T) {
 	d := &disk{err: errors.New("full")}
 	c := open(t, d)
 	c.Update(time.Now(), world(policy.Disable))
-	if err := c.Keep(); err == nil || !strings.Contains(err.Error(), "a restart will not know of it: full") || !strings.Contains(c.Status(time.Now()).LastError, "full") {
+	if err := c.Keep(); err == nil || !strings.Contains(err.Error(), "a restart will not know of it: full") || !strings.Contains(c.Status(time.Now()).LastError, "full") || !NotKept(err) || NotKept(d.err) {
 		t.Errorf("%v", err)
 	}
 	if got := c.Resolve(question).Server; got != policy.Disable {
