@@ -35,7 +35,8 @@ func (d Decision) Endpoints() (all []Endpoint) {
 }
 
 // Declares names the object that declares the server which was asked for, the
-// zero Ref when there is none, and tells whether it declares the port too.
+// zero Ref when there is none, and tells whether it declares the port too: a
+// Service of type ExternalName that lists none has all.
 func (d Decision) Declares() (ref Ref, port bool) {
 	if d.snapshot == nil {
 		return Ref{}, false
@@ -44,7 +45,8 @@ func (d Decision) Declares() (ref Ref, port bool) {
 	if svc == nil {
 		return Ref{}, false
 	}
-	return svc.ref, svc.port(d.query.Server.Port) >= 0
+	anyPort := svc.externalName && len(svc.ports) == 0
+	return svc.ref, anyPort || svc.port(d.query.Server.Port) >= 0
 }
 
 // Query is what was asked.

@@ -108,7 +108,7 @@ func (in *incoming) judge(ctx context.Context, s served) (side, error) {
 		return plainSide(in.c), nil
 	}
 	who := in.event.Remote.Addr()
-	leave, ok := in.e.waiting.enter(who, in.rules.Limits.Connections, func() { reset(in.c) })
+	leave, ok := in.e.waiting.enter(who, in.rules.Limits.Connections, int(in.e.strangers.Load()), func() { reset(in.c) })
 	if !ok {
 		return side{}, failure{TooMany, fmt.Errorf("too many of %s have not shown who they are yet", who)}
 	}

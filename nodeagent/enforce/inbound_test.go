@@ -195,7 +195,7 @@ func TestWaiting(t *testing.T) {
 		var leaves []func() bool
 		enter := func(addr netip.Addr) bool {
 			n := len(leaves)
-			leave, ok := w.enter(addr, connections, func() { cut = append(cut, n) })
+			leave, ok := w.enter(addr, connections, 0, func() { cut = append(cut, n) })
 			if ok {
 				leaves = append(leaves, leave)
 			}

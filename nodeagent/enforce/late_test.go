@@ -148,7 +148,7 @@ func TestEndBeforeReset(t *testing.T) {
 		_, err := from.Write([]byte("x"))
 		return errors.Is(err, syscall.EPIPE)
 	})
-	if n, err := carry(to, from, newWatch(from.tcp, func() {})); n != 6 || err != nil {
+	if n, err := carry(to, from, newWatch(from.tcp, to.tcp, func() {})); n != 6 || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 	if all := <-heard; all != "answer" {

@@ -137,12 +137,19 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 		v.Service = r.service
 	}
 	server, err := e.by(ctx, r, to, v)
-	if r.byName.Host != "" && reasonOf(err, "") == Unreachable && !errors.Is(err, syscall.ECONNREFUSED) { // which says that nobody is ready
+	if r.byName.Host != "" && reasonOf(err, "") == Unreachable && noWay(err) {
 		if named := e.plans.of(e.Credentials.ID()).route(r.byName); named.service == r.service {
 			return e.by(ctx, named, to, v)
 		}
 	}
 	return server, err
+}
+
+// noWay tells whether the network says that nothing leads there. Who refuses, or
+// drops what comes, may be whoever leads on, where nobody is ready.
+func noWay(err error) bool {
+	late, is := errors.AsType[net.Error](err)
+	return !errors.Is(err, syscall.ECONNREFUSED) && !(is && late.Timeout())
 }
 
 // by opens the connection by a route.

@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -253,14 +254,24 @@ func serverOf(s *policy.Snapshot, me self, to Target) (server policy.Server, dir
 	if len(places) == 0 {
 		return policy.Server{}, direct, false
 	}
-	p := places[0]
-	if i := slices.IndexFunc(places, func(p policy.Place) bool { return p.Endpoint == "" }); i >= 0 {
-		p = places[i]
-	}
+	p := slices.MinFunc(places, func(a, b policy.Place) int { return cmp.Compare(rank(s, me, a), rank(s, me, b)) })
 	if p.ByName && !strings.HasPrefix(p.Host, "*") {
 		direct = hostPort(p.Host, p.Port)
 	}
 	return policy.Server{Host: p.Host, Port: p.Port, Endpoint: p.Endpoint}, direct, true
+}
+
+// rank orders what an address may mean: a service that declares the port, an
+// endpoint, a service that does not.
+func rank(s *policy.Snapshot, me self, p policy.Place) int {
+	if p.Endpoint != "" {
+		return 1
+	}
+	server := policy.Server{Host: p.Host, Port: p.Port}
+	if _, declared := s.Resolve(policy.Query{Client: policy.Client{Namespace: me.namespace}, Server: server}).Declares(); declared {
+		return 0
+	}
+	return 2
 }
 
 // hostsOf are the names that a name may mean in a namespace, as resolv.conf of

@@ -59,10 +59,11 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 	defer stop()
 	there, back := make(chan struct{}), make(chan struct{})
 	one := func(to, from side, n *int64, ended chan<- struct{}, other <-chan struct{}) (err error) {
-		unread := newWatch(from.tcp, cut)
+		unread := newWatch(from.tcp, to.tcp, cut)
 		*n, err = carry(to, from, unread)
 		close(ended)
 		if err == nil {
+			unread.over.Store(true)
 			unread.begin()
 			<-other
 			unread.end()

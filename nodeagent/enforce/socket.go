@@ -118,15 +118,28 @@ func (s *socket) closed() (is bool) {
 	return is
 }
 
-// lost tells whether the connection was cut off, instead of who reads: the kernel
-// tells once. Any goroutine may ask.
-func (s *socket) lost() (is bool) {
+// lost is what cut the connection off, or zero: it asks instead of who reads, for the
+// kernel tells once. Any goroutine may ask.
+func (s *socket) lost() (why syscall.Errno) {
 	s.control(func(fd uintptr) {
-		errno, err := 0, error(nil)
-		if overAt(fd) {
-			errno, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		if !overAt(fd) {
+			return
 		}
-		is = err == nil && errno != 0
+		s.writing.Lock() // a write ends at once now
+		defer s.writing.Unlock()
+		if errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil {
+			why = syscall.Errno(errno)
+		}
+		s.cut = s.cut || why != 0 && isCut(why)
+	})
+	return why
+}
+
+// unsent tells whether the other side has yet to take what was written.
+func (s *socket) unsent() (is bool) {
+	s.control(func(fd uintptr) {
+		left, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+		is = err == nil && left > 0
 	})
 	return is
 }

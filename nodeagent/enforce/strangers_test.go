@@ -15,7 +15,7 @@ func TestStrangers(t *testing.T) {
 	for _, m := range []string{"PERMISSIVE", "DISABLE"} {
 		t.Run(m, func(t *testing.T) {
 			r := newRig(t)
-			r.limits.Connections = 8
+			r.limits.Connections = 80
 			e := r.enforcer("httpbin")
 			at := r.in(e, r.app(echo), Port{}, mode(m))
 			said := func(c net.Conn) error {
@@ -25,13 +25,13 @@ func TestStrangers(t *testing.T) {
 				_, err := io.ReadFull(c, make([]byte, 1))
 				return err
 			}
-			for range 6 {
+			for range 60 {
 				if err := said(r.dial(at)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if heard := r.ask(at, "hello"); heard != "reset" {
-				t.Errorf("the seventh of eight: %q", heard)
+				t.Errorf("one more than three quarters: %q", heard)
 			}
 			if v := r.event(); v.Reason != TooMany {
 				t.Errorf("%+v", v)
@@ -39,6 +39,13 @@ func TestStrangers(t *testing.T) {
 			if m == "DISABLE" {
 				return
 			}
+			for i := range 64 { // who say nothing, from eight addresses
+				from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/8))}}
+				if c, err := from.Dial("tcp", at.String()); err == nil {
+					defer c.Close()
+				}
+			}
+			waitFor(t, func() bool { return e.Open() <= 60+fewest }) // those that made room have gone
 			mine := tls.Client(r.dial(at), &tls.Config{Certificates: []tls.Certificate{r.pair(r.root)}, InsecureSkipVerify: true, NextProtos: []string{"istio"}})
 			if err := said(mine); err != nil {
 				t.Errorf("with a certificate: %v", err)

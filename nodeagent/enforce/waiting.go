@@ -29,17 +29,17 @@ const (
 	fewest       = 16
 )
 
-// enter takes a place until leave is called, or cut is, because another needs the
+// enter takes a place, of those that strangers leave, until leave is called, or cut is, because another needs the
 // place: then leave is false. Where it is not ok, the address has its share.
-func (w *waiting) enter(addr netip.Addr, connections int, cut func()) (leave func() bool, ok bool) {
+func (w *waiting) enter(addr netip.Addr, connections, strangers int, cut func()) (leave func() bool, ok bool) {
 	addr = origin(addr)
-	places := max(connections/waitingShare, fewest)
+	places := max(min(connections/waitingShare, uncertified(connections)-strangers), fewest)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.from[addr] >= min(max(connections/addressShare, fewest), places/2) {
 		return nil, false
 	}
-	if w.order.Len() >= places {
+	for w.order.Len() >= places {
 		oldest := w.order.Front()
 		w.remove(oldest)
 		oldest.Value.(*waiter).cut()
@@ -96,5 +96,8 @@ const certifiedShare = 4
 // it is too many where ok is false.
 func (e *Enforcer) stranger(connections int) (leave func(), ok bool) {
 	now := e.strangers.Add(1)
-	return func() { e.strangers.Add(-1) }, now <= int64(max(connections-connections/certifiedShare, 1))
+	return func() { e.strangers.Add(-1) }, now <= int64(uncertified(connections))
 }
+
+// uncertified is how many may be without a certificate, or have not shown it yet.
+func uncertified(connections int) int { return max(connections-connections/certifiedShare, 1) }

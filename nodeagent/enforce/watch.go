@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -11,16 +12,18 @@ var unread = 5 * time.Second
 
 // watch looks after a socket while nobody reads it.
 type watch struct {
-	of    *socket
-	cut   func() // what happens if it was cut off
-	every time.Duration
-	timer *time.Timer
-	on    atomic.Bool
-	found atomic.Bool // that it was
+	of, to *socket
+	cut    func() // what happens if it was cut off
+	every  time.Duration
+	timer  *time.Timer
+	on     atomic.Bool
+	over   atomic.Bool  // it has said all
+	heard  atomic.Int32 // the error that cut it off, of which the kernel tells once
+	found  atomic.Bool  // that cut was called
 }
 
-func newWatch(of *socket, cut func()) *watch {
-	w := &watch{of: of, cut: cut, every: unread}
+func newWatch(of, to *socket, cut func()) *watch {
+	w := &watch{of: of, to: to, cut: cut, every: unread}
 	w.timer = time.AfterFunc(w.every, w.look)
 	return w
 }
@@ -36,12 +39,23 @@ func (w *watch) end() {
 }
 
 func (w *watch) look() {
-	switch {
-	case !w.on.Load():
-	case w.of.lost():
+	if !w.on.Load() {
+		return
+	}
+	if w.heard.Load() == 0 {
+		w.heard.Store(int32(w.of.lost()))
+	}
+	switch syscall.Errno(w.heard.Load()) {
+	case 0:
+	case syscall.EPIPE: // it ended before that: all that it has said is to be heard first
+		if !w.over.Load() || w.to.unsent() {
+			break
+		}
+		fallthrough
+	default:
 		w.found.Store(true)
 		w.cut()
-	default:
-		w.timer.Reset(w.every)
+		return
 	}
+	w.timer.Reset(w.every)
 }

@@ -3,6 +3,7 @@ package enforce
 import (
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -108,4 +109,49 @@ func TestResetAfterAnEnd(t *testing.T) {
 			<-heard
 		})
 	}
+}
+
+// TestAllOfWhatEnded: a client that has said all and is gone is heard to its end,
+// though it refuses a late word meanwhile.
+func TestAllOfWhatEnded(t *testing.T) {
+	defer func(d time.Duration) { unread = d }(unread)
+	unread = time.Millisecond
+	const length = 1 << 20
+	app := func(heard chan<- int64) func(net.Conn) {
+		return func(c net.Conn) {
+			_, _ = io.ReadFull(c, make([]byte, 1))
+			_, _ = io.WriteString(c, "x") // which nobody reads any more
+			n, _ := io.Copy(io.Discard, c)
+			heard <- n
+		}
+	}
+	r, heard := newRig(t), make(chan int64, 1)
+	to, from := r.dial(r.app(app(heard))), make(chan *net.TCPConn, 1)
+	at := r.app(func(c net.Conn) {
+		from <- c.(*net.TCPConn)
+		<-t.Context().Done()
+	})
+	client := r.dial(at)
+	side := plainSide(<-from)
+	if _, err := client.Write(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	_, _ = side.tcp.TCPConn.Write([]byte("late")) // is answered by a reset
+	w := newWatch(side.tcp, plainSide(to).tcp, func() { t.Error("what had come was not heard") })
+	waitFor(t, side.tcp.closed)
+	w.begin()
+	waitFor(t, func() bool { return w.heard.Load() != 0 })
+	if why := syscall.Errno(w.heard.Load()); why != syscall.EPIPE || w.found.Load() {
+		t.Errorf("%v, %v", why, w.found.Load())
+	}
+	w.end()
+	if n, err := side.Read(make([]byte, length)); n != 10 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if _, err := side.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("then %v", err)
+	}
+	to.Close()
+	<-heard
 }

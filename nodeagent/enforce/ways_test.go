@@ -57,7 +57,15 @@ func TestClusterIP(t *testing.T) {
 func TestUndeclaredPort(t *testing.T) {
 	r := newRig(t)
 	app := r.app(echo)
-	r.say(app, mode("DISABLE"))
+	r.say(app, mode("DISABLE")+fmt.Sprintf(`
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a, namespace: default}, spec: {hosts: [a.example], addresses: [240.0.0.1], ports: [{number: 443, name: tcp, protocol: TCP, targetPort: %[1]d}], resolution: STATIC, endpoints: [{address: 127.0.0.1}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: b, namespace: default}, spec: {hosts: [b.example], addresses: [240.0.0.1], ports: [{number: 5432, name: tcp, protocol: TCP, targetPort: %[1]d}], resolution: STATIC, endpoints: [{address: 127.0.0.1}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: range, namespace: default}, spec: {hosts: [range.example], addresses: [127.0.0.0/8], ports: [{number: 443, name: tcp, protocol: TCP}], resolution: NONE}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: outside, namespace: default}, spec: {type: ExternalName, externalName: localhost}}`, app.Port()))
 	e := r.enforcer("sleep", func(s *Settings) { s.Rules.DenyUnknown = true })
 	for name, c := range map[string]struct {
 		to   Target
@@ -65,6 +73,8 @@ func TestUndeclaredPort(t *testing.T) {
 	}{
 		"its port":                       {httpbin, "hello"},
 		"its port at the workload":       {Target{Addr: app.Addr(), Port: app.Port()}, "hello"},
+		"of two with one address":        {Target{Addr: netip.MustParseAddr("240.0.0.1"), Port: 5432}, "hello"},
+		"of neither":                     {Target{Addr: netip.MustParseAddr("240.0.0.1"), Port: 5433}, "reset"},
 		"another port":                   {Target{Host: "httpbin.default", Port: app.Port()}, "reset"},
 		"another port of the cluster IP": {Target{Addr: netip.MustParseAddr("10.96.0.7"), Port: app.Port()}, "reset"},
 	} {
@@ -74,6 +84,9 @@ func TestUndeclaredPort(t *testing.T) {
 		if v := r.event(); (c.want == "reset") != (v.Reason == UnknownHost) {
 			t.Errorf("%s: %+v", name, v)
 		}
+	}
+	if !e.plans.of(e.Credentials.ID()).route(Target{Host: "outside.default", Port: 9}).declared {
+		t.Error("a Service of type ExternalName that lists no ports has none")
 	}
 }
 

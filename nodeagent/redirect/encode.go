@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -175,24 +172,11 @@ func (a Action) expressions(t *nftables.Table) []expr.Any {
 // soonName is of the timeouts for ForgetSoon.
 const soonName = "soon"
 
-// soon are the host's own timeouts of TCP, but for connections that were reset.
+// soon are the timeouts of the host, but for connections that were reset.
 func soon(t *nftables.Table) *nftables.NamedObj {
-	policy := expr.CtStatePolicyTimeout{expr.CtStateTCPESTABLISHED: 432000} // which the kernel begins with, as with those of the library
-	for state, name := range map[uint16]string{
-		expr.CtStateTCPSYNSENT: "syn_sent", expr.CtStateTCPSYNRECV: "syn_recv", expr.CtStateTCPESTABLISHED: "established", expr.CtStateTCPFINWAIT: "fin_wait",
-		expr.CtStateTCPCLOSEWAIT: "close_wait", expr.CtStateTCPLASTACK: "last_ack", expr.CtStateTCPTIMEWAIT: "time_wait",
-		expr.CtStateTCPRETRANS: "max_retrans", expr.CtStateTCPUNACK: "unacknowledged",
-	} {
-		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_" + name)
-		if err != nil {
-			continue
-		}
-		if seconds, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil {
-			policy[state] = uint32(seconds)
-		}
-	}
-	policy[expr.CtStateTCPCLOSE] = 1
-	return &nftables.NamedObj{Table: t, Name: soonName, Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{L3Proto: unix.NFPROTO_IPV4, L4Proto: unix.IPPROTO_TCP, Policy: policy}}
+	clear(expr.CtStateTCPTimeoutDefaults) // the library would send what it takes for them: the kernel knows the host's
+	return &nftables.NamedObj{Table: t, Name: soonName, Type: nftables.ObjTypeCtTimeout,
+		Obj: &expr.CtTimeout{L3Proto: unix.NFPROTO_IPV4, L4Proto: unix.IPPROTO_TCP, Policy: expr.CtStatePolicyTimeout{expr.CtStateTCPCLOSE: 1}}}
 }
 
 // fingerprint is equal for rules that are the same to the kernel.

@@ -112,7 +112,7 @@ func Plan(s Settings, f Family) Table {
 	t := Table{Family: f, Chains: []Chain{{Name: "settings", Rules: s.noted()}}}
 	if s.OutboundPort != 0 {
 		t.Chains = append(t.Chains, Chain{Name: "output", Hook: Output, Rules: s.outbound(f)},
-			Chain{Name: "leaving", Hook: Leaving, Rules: s.guardOut(f)}, Chain{Name: "resets", Hook: Tracked, Rules: forgetful(), Optional: true})
+			Chain{Name: "leaving", Hook: Leaving, Rules: s.guardOut(f)}, Chain{Name: "resets", Hook: Tracked, Rules: s.forgetful(f), Optional: true})
 	}
 	if s.InboundPort != 0 {
 		t.Chains = append(t.Chains, Chain{Name: "prerouting", Hook: Prerouting, Rules: s.inbound()})
@@ -140,20 +140,31 @@ func (s Settings) outbound(f Family) []Rule {
 // the agent's own would go around the agent, and the agent's own back to it.
 func (s Settings) guardOut(f Family) []Rule {
 	rules := notOurs()
-	back := []Match{{Field: Redirected}, {Field: DestinationPort, Ports: Ports{s.OutboundPort, s.OutboundPort}}}
+	back := func(who Match) {
+		for _, p := range loopback {
+			if f.sees(p) {
+				port := Match{Field: DestinationPort, Ports: Ports{s.OutboundPort, s.OutboundPort}}
+				rules = append(rules, Rule{[]Match{who, {Field: Redirected}, {Field: Destination, Prefix: p}, port}, Action{Verb: Refuse}, "what is excluded does not come back"})
+			}
+		}
+	}
 	for _, id := range s.ExcludeUIDs {
-		rules = append(rules, Rule{append([]Match{{Field: UID, ID: id}}, back...), Action{Verb: Refuse}, "what is excluded does not come back"})
+		back(Match{Field: UID, ID: id})
 	}
 	for _, id := range s.ExcludeGIDs {
-		rules = append(rules, Rule{append([]Match{{Field: GID, ID: id}}, back...), Action{Verb: Refuse}, "what is excluded does not come back"})
+		back(Match{Field: GID, ID: id})
 	}
 	rules = append(rules, Rule{[]Match{{Field: Redirected}}, Action{}, "captured connections"})
 	return append(rules, s.opened(f, halved(s.IncludeCIDRs), Action{Verb: Refuse}, "nobody leaves around the agent")...)
 }
 
+// loopback is where NAT leads what is captured.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}
+
 // forgetful keeps short the time in which guardOut must refuse.
-func forgetful() []Rule {
-	return append(notOurs(), Rule{nil, Action{Verb: ForgetSoon}, "its port may have a new connection soon"})
+func (s Settings) forgetful(f Family) []Rule {
+	s.ExcludeUIDs, s.ExcludeGIDs = nil, nil // whose ports others have next
+	return append(notOurs(), s.opened(f, s.IncludeCIDRs, Action{Verb: ForgetSoon}, "its port may have a new connection soon")...)
 }
 
 // halved has two halves for all addresses of a family: nft does not list a family

@@ -53,7 +53,8 @@ func families() Family {
 func Apply(ctx context.Context, t Table) error {
 	err := apply(ctx, t)
 	required := slices.DeleteFunc(slices.Clone(t.Chains), func(c Chain) bool { return c.Optional })
-	if err != nil && len(required) < len(t.Chains) {
+	lacks := slices.ContainsFunc([]unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOPROTOOPT, unix.EINVAL}, func(no unix.Errno) bool { return errors.Is(err, no) })
+	if lacks && len(required) < len(t.Chains) {
 		return apply(ctx, Table{t.Family, required})
 	}
 	return err
