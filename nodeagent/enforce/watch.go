@@ -25,6 +25,7 @@ type watch struct {
 func newWatch(of, to *socket, cut func()) *watch {
 	w := &watch{of: of, to: to, cut: cut, every: unread}
 	w.timer = time.AfterFunc(w.every, w.look)
+	w.timer.Stop()
 	return w
 }
 
