@@ -29,8 +29,9 @@ const (
 	fewest       = 16
 )
 
-// enter takes a place, of those that strangers leave, until leave is called, or cut is, because another needs the
-// place: then leave is false. Where it is not ok, the address has its share.
+// enter takes a place, of those that strangers leave, until leave is called, or cut
+// is, because another needs the place: then leave is false. Where it is not ok, the
+// address has its share.
 func (w *waiting) enter(addr netip.Addr, connections, strangers int, cut func()) (leave func() bool, ok bool) {
 	addr = origin(addr)
 	places := max(min(connections/waitingShare, uncertified(connections)-strangers), fewest)

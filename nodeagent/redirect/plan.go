@@ -136,8 +136,9 @@ func (s Settings) outbound(f Family) []Rule {
 
 // guardOut looks at what leaves after NAT, which is asked once for each source port
 // and destination for as long as the kernel remembers a connection of these: ten
-// seconds after one that was reset, or as forgetful has it. A program that gets the port of a connection of
-// the agent's own would go around the agent, and the agent's own back to it.
+// seconds after one that was reset, or as forgetful has it. A program that gets the
+// port of a connection of the agent's own would go around the agent, and the agent's
+// own back to it.
 func (s Settings) guardOut(f Family) []Rule {
 	rules := notOurs()
 	back := func(who Match) {
