@@ -115,7 +115,7 @@ func (e *Enforcer) Open() int { return int(e.in.Load() + e.out.Load()) }
 
 // serve hands each connection of a listener to handle, until ctx ends; then those
 // that are open, which it counts, have Limits.Drain to end. It closes the listener.
-func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Direction, handle func(context.Context, *net.TCPConn) Event) error {
+func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Direction, judge func(context.Context, *net.TCPConn) passage) error {
 	count := &e.in
 	if way == Outbound {
 		count = &e.out
@@ -132,7 +132,9 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Directi
 			err = failure{TooMany, fmt.Errorf("%d connections are open already", e.limits().Connections)}
 		}
 		if err != nil {
-			e.Observe(Event{Direction: way, Remote: remoteOf(c)}.refuse(c, TooMany, err))
+			v := &Event{Direction: way, Remote: remoteOf(c)}
+			v.refuse(c, TooMany, err)
+			e.Observe(*v)
 			return
 		}
 		began := time.Now()
@@ -140,7 +142,8 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Directi
 			defer count.Add(-1)
 			stop := context.AfterFunc(work, func() { reset(c) })
 			defer stop()
-			e.told(began, handle(work, c))
+			v := aside(func() passage { return judge(work, c) }).carry(work)
+			e.told(began, v)
 		})
 	})
 	listener.Close()
@@ -148,17 +151,6 @@ func (e *Enforcer) serve(ctx context.Context, listener net.Listener, way Directi
 	defer drain.Stop()
 	open.Wait()
 	return err
-}
-
-// aside does what needs a deep stack, as a handshake does: a stack that has grown
-// stays with its goroutine, and those of connections live long.
-func aside(do func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do()
-	}()
-	<-done
 }
 
 // reset ends a connection so that the other side sees that it was cut.

@@ -299,7 +299,7 @@ func TestResetIsNoEnd(t *testing.T) {
 		_, err := from.Write([]byte("x"))
 		return errors.Is(err, syscall.ECONNRESET)
 	})
-	if _, err := carry(to, from, newWatch(from.tcp, to.tcp, func() {})); !errors.Is(err, syscall.ECONNRESET) {
+	if err := newFlow(to, from, func() {}).carry(); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("carried to its end: %v", err)
 	}
 	reset(to.tcp)

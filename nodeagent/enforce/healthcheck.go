@@ -121,12 +121,12 @@ func notOfHosts(r rune) bool { return notOfNames(r) && r != ':' && r != '[' && r
 
 // answerCheck has the application answer one request, and ends the connection:
 // what the client says after it is not read.
-func (in *incoming) answerCheck(ctx context.Context) Event {
+func (in *incoming) answerCheck(ctx context.Context) passage {
 	v := in.event
 	v.Way = WayHealth
 	if in.check == nil { // it has gone already
 		in.c.Close()
-		return *v
+		return passage{event: v}
 	}
 	within(in.c, in.rules.Limits.Header)
 	server, err := in.connect(ctx, plainSide(in.c))
@@ -147,7 +147,7 @@ func (in *incoming) answerCheck(ctx context.Context) Event {
 		return v.refuse(in.c, PeerReset, fmt.Errorf("health check of %s: %w", in.app, err))
 	}
 	in.c.Close()
-	return *v
+	return passage{event: v}
 }
 
 // ask has the application answer the check. It may keep its connection open.

@@ -37,18 +37,12 @@ func (e *Enforcer) Inbound(ctx context.Context, listener net.Listener, p Port) e
 	if p.App != "" {
 		e.listeners.Store(addrPort(listener.Addr()), &p)
 	}
-	return e.serve(ctx, listener, Inbound, func(ctx context.Context, c *net.TCPConn) Event { return e.comeIn(ctx, c, p) })
+	return e.serve(ctx, listener, Inbound, func(ctx context.Context, c *net.TCPConn) passage { return e.comeIn(ctx, c, p) })
 }
 
-func (e *Enforcer) told(began time.Time, event Event) {
-	e.forget(&event)
-	event.Duration = time.Since(began)
-	e.Observe(event)
-}
-
-// comeIn serves one connection to its end.
-func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
-	v := Event{Direction: Inbound, Remote: remoteOf(c), Local: localOf(c)}
+// comeIn lets one connection in, or refuses it.
+func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) passage {
+	v := &Event{Direction: Inbound, Remote: remoteOf(c), Local: localOf(c)}
 	app := p.App
 	if p.Original != nil {
 		at, err := p.Original(c)
@@ -63,7 +57,7 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 			p, app = *own, own.App
 		}
 	}
-	in := incoming{e: e, rules: e.rules.Load(), c: c, below: &socket{TCPConn: c}, mine: e.Credentials.current.Load(), event: &v, app: app, header: p.ProxyProtocol}
+	in := incoming{e: e, rules: e.rules.Load(), c: c, below: &socket{TCPConn: c}, mine: e.Credentials.current.Load(), event: v, app: app, header: p.ProxyProtocol}
 	in.key = servedKey{v.Local, p.App != "", p.Host, p.ServicePort}
 	s := in.demand()
 	client, err := in.judge(ctx, s)
@@ -77,17 +71,20 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) Event {
 		}
 		return v.refuse(c, reason, err)
 	}
-	if client.plain() {
-		leave, ok := e.stranger(in.rules.Limits.Connections)
-		defer leave()
-		if !ok {
-			if in.server != nil {
-				reset(in.server)
-			}
-			return v.refuse(c, TooMany, errors.New("the places that are left are for clients with a certificate"))
-		}
+	if !client.plain() {
+		return in.lead(ctx, client)
 	}
-	return in.carry(ctx, client)
+	leave, ok := e.stranger(in.rules.Limits.Connections)
+	if !ok {
+		leave()
+		if in.server != nil {
+			reset(in.server)
+		}
+		return v.refuse(c, TooMany, errors.New("the places that are left are for clients with a certificate"))
+	}
+	way := in.lead(ctx, client)
+	way.leave = leave
+	return way
 }
 
 // demand is what policy of now wants of the client.
@@ -124,13 +121,6 @@ func (in *incoming) judge(ctx context.Context, s served) (side, error) {
 		reset(in.server)
 	}
 	return side{}, failure{TooMany, errors.New("it made room for others before it had shown who it is")}
-}
-
-// refuse resets a connection, and is its end.
-func (v Event) refuse(c *net.TCPConn, reason Reason, err error) Event {
-	reset(c)
-	v.Reason, v.Err = reason, err
-	return v
 }
 
 // incoming is one connection while it is judged.
@@ -287,9 +277,7 @@ func (in *incoming) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 func (in *incoming) handshake(s *sniffed, shake func() (*tls.Conn, error)) (side, error) {
 	began := time.Now()
-	var conn *tls.Conn
-	var err error
-	aside(func() { conn, err = shake() })
+	conn, err := shake()
 	in.event.Handshake = time.Since(began)
 	if err != nil {
 		return side{}, in.silence(err)
@@ -348,8 +336,8 @@ func (in *incoming) connect(ctx context.Context, client side) (*net.TCPConn, err
 	return server, nil
 }
 
-// carry brings what comes to the application, and back.
-func (in *incoming) carry(ctx context.Context, client side) Event {
+// lead opens the way to the application.
+func (in *incoming) lead(ctx context.Context, client side) passage {
 	v, server, err := in.event, in.server, error(nil)
 	if server == nil {
 		server, err = in.connect(ctx, client)
@@ -368,21 +356,8 @@ func (in *incoming) carry(ctx context.Context, client side) Event {
 		return v.refuse(in.c, reasonOf(err, Unreachable), err)
 	}
 	v.Upstream = remoteOf(server)
-	v.In, v.Out, err = relay(ctx, client, plainSide(server))
-	v.In, v.Out = v.In+int64(len(in.first)), v.Out+int64(len(in.spoken))
-	v.ended(err)
-	return *v
-}
-
-// ended notes how a connection that worked was over.
-func (v *Event) ended(err error) {
-	switch {
-	case err == nil:
-	case errors.Is(err, errStopped):
-		v.Reason, v.Err = Stopped, err
-	default:
-		v.Reason, v.Err = PeerReset, err
-	}
+	v.In, v.Out = int64(len(in.first)), int64(len(in.spoken))
+	return passage{event: v, client: client, server: plainSide(server)}
 }
 
 // application opens a connection to the application, which is not the agent

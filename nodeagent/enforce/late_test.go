@@ -148,8 +148,9 @@ func TestEndBeforeReset(t *testing.T) {
 		_, err := from.Write([]byte("x"))
 		return errors.Is(err, syscall.EPIPE)
 	})
-	if n, err := carry(to, from, newWatch(from.tcp, to.tcp, func() {})); n != 6 || err != nil {
-		t.Errorf("%d bytes, %v", n, err)
+	f := newFlow(to, from, func() {})
+	if err := f.carry(); f.n != 6 || err != nil {
+		t.Errorf("%d bytes, %v", f.n, err)
 	}
 	if all := <-heard; all != "answer" {
 		t.Errorf("heard %q", all)

@@ -48,12 +48,12 @@ func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 func (e *Enforcer) Outbound(ctx context.Context, listener net.Listener, front Front) error {
 	keepMarks(listener)
 	e.listeners.Store(addrPort(listener.Addr()), (*Port)(nil))
-	return e.serve(ctx, listener, Outbound, func(ctx context.Context, c *net.TCPConn) Event { return e.goOut(ctx, c, front) })
+	return e.serve(ctx, listener, Outbound, func(ctx context.Context, c *net.TCPConn) passage { return e.goOut(ctx, c, front) })
 }
 
-// goOut carries one connection to its end.
-func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event {
-	v := Event{Direction: Outbound, Remote: remoteOf(c), Local: localOf(c)}
+// goOut leads one connection out, or refuses it.
+func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) passage {
+	v := &Event{Direction: Outbound, Remote: remoteOf(c), Local: localOf(c)}
 	within(c, e.limits().Header)
 	to, first, reply, err := front(c)
 	if err != nil {
@@ -70,10 +70,10 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 	}
 	var server side
 	others := sync.OnceValue(func() bool { return unmarked(c) })
-	if err = e.circles(&v, localOf(c), meant, others); err == nil {
-		server, err = e.reach(ctx, to, &v)
+	if err = e.circles(v, localOf(c), meant, others); err == nil {
+		server, err = e.reach(ctx, to, v)
 	}
-	if again := e.circles(&v, localOf(c), meant, others); err == nil && again != nil { // it may have come before the agent knew that it had gone
+	if again := e.circles(v, localOf(c), meant, others); err == nil && again != nil { // it may have come before the agent knew that it had gone
 		reset(server.tcp)
 		err = again
 	}
@@ -98,16 +98,8 @@ func (e *Enforcer) goOut(ctx context.Context, c *net.TCPConn, front Front) Event
 			return v.refuse(c, PeerReset, err)
 		}
 	}
-	v.In, v.Out, err = relay(ctx, plainSide(c), server)
-	v.In += int64(len(first))
-	v.ended(err)
-	if isAlert(err) { // in TLS 1.3, after the client's handshake
-		v.Reason = ServerRefusedTLS
-	}
-	if err != nil && v.hop.conflict() {
-		v.Fix = v.hop.decision.Fix()
-	}
-	return v
+	v.In = int64(len(first))
+	return passage{event: v, client: plainSide(c), server: server}
 }
 
 // isAlert tells whether the other side ended TLS by an alert, which crypto/tls
@@ -220,7 +212,7 @@ func (e *Enforcer) take(ctx context.Context, h *hop, unknown bool, to Target, v 
 	below := &socket{TCPConn: tcp}
 	conn, began := tls.Client(under(below, h.decision.Client), config), time.Now()
 	within(tcp, e.limits().Dial)
-	aside(func() { err = conn.HandshakeContext(ctx) })
+	err = conn.HandshakeContext(ctx)
 	v.Handshake = time.Since(began)
 	if err != nil {
 		e.forget(v) // before another may have the port

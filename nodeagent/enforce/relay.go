@@ -57,48 +57,20 @@ func relay(ctx context.Context, a, b side) (fromA, fromB int64, err error) {
 	cut := func() { reset(a.tcp); reset(b.tcp) }
 	stop := context.AfterFunc(ctx, cut)
 	defer stop()
-	there, back := make(chan struct{}), make(chan struct{})
-	one := func(to, from side, n *int64, ended chan<- struct{}, other <-chan struct{}) (err error) {
-		unread := newWatch(from.tcp, to.tcp, cut)
-		*n, err = carry(to, from, unread)
-		close(ended)
-		if err == nil {
-			unread.over.Store(true)
-			unread.begin()
-			<-other
-			unread.end()
-		}
-		if unread.found.Load() {
-			return from.tcp.failed(syscall.ECONNRESET)
-		}
-		if err != nil {
-			if _, is := errors.AsType[gone](err); is {
-				select { // it may have said why, and that has come already
-				case <-other:
-				case <-time.After(lastWord):
-				}
-			}
-			cut()
-		}
-		return err
-	}
-	var answer error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		answer = one(a, b, &fromB, back, there)
-	}()
-	err = one(b, a, &fromA, there, back)
-	<-done
+	there, back := newFlow(b, a, cut), newFlow(a, b, cut)
+	go back.run(there)
+	there.run(back)
+	<-back.done
 	a.tcp.Close()
 	b.tcp.Close()
-	if errors.Is(err, net.ErrClosed) || err == nil || isAlert(answer) { // the other direction has the cause
-		err = errors.Join(answer)
+	err = there.cause
+	if errors.Is(err, net.ErrClosed) || err == nil || isAlert(back.cause) { // the other direction has the cause
+		err = back.cause
 	}
 	if ctx.Err() != nil {
 		err = errStopped
 	}
-	return fromA, fromB, err
+	return there.n, back.n, err
 }
 
 // lastWord is how long it may take to read what a side has said that is gone.
@@ -111,37 +83,77 @@ func (g gone) Unwrap() error { return g.error }
 
 var errStopped = errors.New("the agent stopped before the connection ended")
 
-// carry carries one direction to its end. unread watches from while it is not read.
-func carry(to, from side, unread *watch) (n int64, err error) {
-	f := flow{to: to, from: from, unread: unread}
-	f.come = f.take
-	if f.raw, err = from.tcp.SyscallConn(); err != nil {
-		return 0, err
-	}
-	for err == nil {
-		var moved int64
-		moved, err = f.turn()
-		n += moved
-	}
-	if err != io.EOF {
-		return n, err
-	}
-	if failed := to.closeWrite(); failed != nil {
-		return n, gone{failed}
-	}
-	return n, nil
-}
-
 // flow is one direction.
 type flow struct {
 	to, from side
+	cut      func()                // cuts both sides
+	unread   *watch                // of from
 	raw      syscall.RawConn       // of from
 	come     func(fd uintptr) bool // is take
-	unread   *watch                // of from
 
 	buffer *[bufferSize]byte // while something is in it
 	have   int
 	err    error // that ended the reading
+
+	n           int64         // bytes that were carried
+	cause       error         // of the end of both sides, if this direction has it
+	ended, done chan struct{} // closed when it carries no more, and when cause is known
+}
+
+func newFlow(to, from side, cut func()) *flow {
+	f := &flow{to: to, from: from, cut: cut, unread: newWatch(from.tcp, to.tcp, cut), ended: make(chan struct{}), done: make(chan struct{})}
+	f.come = f.take
+	return f
+}
+
+// run carries one direction until the other has ended, too.
+func (f *flow) run(other *flow) {
+	defer close(f.done)
+	f.cause = f.carry()
+	close(f.ended)
+	if f.cause == nil {
+		f.unread.over.Store(true)
+		f.unread.begin()
+		<-other.ended
+		f.unread.end()
+	}
+	if f.unread.found.Load() {
+		f.cause = f.from.tcp.failed(syscall.ECONNRESET)
+	} else if f.cause != nil {
+		f.hearOut(other)
+		f.cut()
+	}
+}
+
+// hearOut leaves a side that can be told nothing any more time for its last word: it
+// may have said why, and that has come already.
+func (f *flow) hearOut(other *flow) {
+	if _, is := errors.AsType[gone](f.cause); !is {
+		return
+	}
+	select {
+	case <-other.ended:
+	case <-time.After(lastWord):
+	}
+}
+
+// carry carries to the end.
+func (f *flow) carry() (err error) {
+	if f.raw, err = f.from.tcp.SyscallConn(); err != nil {
+		return err
+	}
+	for err == nil {
+		var moved int64
+		moved, err = f.turn()
+		f.n += moved
+	}
+	if err != io.EOF {
+		return err
+	}
+	if failed := f.to.closeWrite(); failed != nil {
+		return gone{failed}
+	}
+	return nil
 }
 
 // turn waits for something to carry, and carries what there is. The error is
