@@ -117,6 +117,9 @@ func showRedirect(ctx context.Context, stdout io.Writer, asJSON bool) error {
 	if !asJSON {
 		fmt.Fprintf(stdout, "Table:    %s citadel of nftables\n", found.Family)
 		found.Settings.Describe(stdout, userName)
+		for _, chain := range found.Lacks {
+			fmt.Fprintf(stdout, "Without:  chain %s, which this kernel does not take, or somebody took away: a port whose connection was reset is refused for as long as the kernel remembers that\n", chain)
+		}
 		for _, text := range found.Drift {
 			fmt.Fprintln(stdout, "Changed:  "+text)
 		}
@@ -142,6 +145,7 @@ type shown struct {
 	ExcludeInboundPorts  []string `json:"excludeInboundPorts"`
 	MonitoringPort       uint16   `json:"monitoringPort"`
 	Drift                []string `json:"drift"`
+	Lacks                []string `json:"lacks"`
 }
 
 func shownOf(found *redirect.Installed) shown {
@@ -149,7 +153,7 @@ func shownOf(found *redirect.Installed) shown {
 		found = &redirect.Installed{}
 		return shown{}.filled(found.Settings)
 	}
-	return shown{Installed: true, Family: found.Family.String(), Drift: found.Drift}.filled(found.Settings)
+	return shown{Installed: true, Family: found.Family.String(), Drift: found.Drift, Lacks: found.Lacks}.filled(found.Settings)
 }
 
 // filled has settings in it, and empty lists in place of none.
@@ -158,6 +162,7 @@ func (v shown) filled(s redirect.Settings) shown {
 	v.IncludeCIDRs, v.ExcludeCIDRs = texts(s.IncludeCIDRs), texts(s.ExcludeCIDRs)
 	v.ExcludeOutboundPorts, v.InboundPorts, v.ExcludeInboundPorts = texts(s.ExcludeOutboundPorts), texts(s.InboundPorts), texts(s.ExcludeInboundPorts)
 	v.ExcludeUIDs, v.ExcludeGIDs, v.Drift = append([]uint32{}, s.ExcludeUIDs...), append([]uint32{}, s.ExcludeGIDs...), append([]string{}, v.Drift...)
+	v.Lacks = append([]string{}, v.Lacks...)
 	return v
 }
 

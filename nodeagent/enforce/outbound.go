@@ -129,8 +129,16 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 		v.Service = r.service
 	}
 	server, err := e.by(ctx, r, to, v)
+	plans := e.plans.of(e.Credentials.ID())
+	if err == nil && r.service == "" {
+		if at := plans.route(Target{Addr: v.Upstream.Addr(), Port: to.Port}); at.service != "" { // the name has moved since routeTo
+			reset(server.tcp)
+			v.Service = at.service
+			return e.by(ctx, at, to, v)
+		}
+	}
 	if r.byName.Host != "" && reasonOf(err, "") == Unreachable && noWay(err) {
-		if named := e.plans.of(e.Credentials.ID()).route(r.byName); named.service == r.service {
+		if named := plans.route(r.byName); named.service == r.service {
 			return e.by(ctx, named, to, v)
 		}
 	}
@@ -172,7 +180,7 @@ func (e *Enforcer) routeTo(ctx context.Context, to Target) *route {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.limits().Dial)
 	defer cancel()
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", to.Host)
+	found, err := cmp.Or(e.Dialer.Resolver, net.DefaultResolver).LookupNetIP(ctx, "ip", to.Host)
 	if err != nil && !e.rules.Load().DenyUnknown {
 		return &route{refused: failure{Unreachable, err}}
 	}

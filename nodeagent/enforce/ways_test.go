@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // TestClusterIP: the endpoint is left to whoever leads on from a Service's address,
@@ -148,4 +151,53 @@ func TestExpiredServer(t *testing.T) {
 			t.Errorf("%s: %+v", client, v)
 		}
 	}
+}
+
+// TestMovingName: a name that policy does not know is looked up to see whether its
+// address is of the mesh, and again to connect: where that leads to the mesh, policy
+// for the address counts.
+func TestMovingName(t *testing.T) {
+	r := newRig(t)
+	at := r.in(r.enforcer("httpbin", func(s *Settings) { s.Observe = func(Event) {} }), r.app(echo), Port{Host: "httpbin.default.svc.cluster.local", ServicePort: 8000}, mode("STRICT"))
+	names := moving(t, netip.MustParseAddr("127.0.0.77"), at.Addr())
+	e := r.enforcer("sleep", func(s *Settings) { s.Dialer = &net.Dialer{Resolver: names} })
+	heard := r.ask(r.out(e, Target{Host: "moving.example", Port: at.Port()}), "hello")
+	if v := r.event(); heard != "hello" || v.Way != WayMTLS || v.Service != "httpbin.default.svc.cluster.local:8000" {
+		t.Errorf("heard %q, %+v", heard, v)
+	}
+}
+
+// moving resolves all names to the first of the addresses, the next time to the
+// second, and so on.
+func moving(t *testing.T, addresses ...netip.Addr) *net.Resolver {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { server.Close(); <-done })
+	go func() {
+		defer close(done)
+		for word := make([]byte, 512); ; {
+			n, from, err := server.ReadFrom(word)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(word[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			m.Response, m.Additionals = true, nil
+			if q := m.Questions[0]; q.Type == dnsmessage.TypeA {
+				m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}, Body: &dnsmessage.AResource{A: addresses[0].As4()}}}
+				addresses = append(addresses[1:], addresses[0])
+			}
+			if answer, err := m.Pack(); err == nil {
+				_, _ = server.WriteTo(answer, from)
+			}
+		}
+	}()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
 }

@@ -117,6 +117,8 @@ type Installed struct {
 	// Drift is how the table differs from what Install made of the settings: one
 	// text for each difference.
 	Drift []string
+	// Lacks are the chains that are left out: this kernel may not take them.
+	Lacks []string
 }
 
 // Read tells what is installed; nil if nothing is.
@@ -230,6 +232,7 @@ func compare(conn *nftables.Conn, table *nftables.Table, f Family) (*Installed, 
 		has, is := chains[want.Name]
 		delete(chains, want.Name)
 		if !is && want.Optional {
+			found.Lacks = append(found.Lacks, want.Name)
 			continue
 		}
 		if !is {
