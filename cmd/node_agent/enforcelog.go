@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +34,8 @@ type likeness struct {
 	reason    enforce.Reason // empty for health checks
 	service   string
 	from      netip.Addr
-	cause     string
+	port      uint16 // that it came to
+	by, cause string
 }
 
 type similar struct {
@@ -67,7 +70,7 @@ func refused(e *enforce.Event) bool {
 // observe notes a connection; service is its label in metrics.
 func (l *connectionLog) observe(now time.Time, service string, e enforce.Event) {
 	l.access.tell(&e)
-	key := likeness{e.Direction, e.Reason, service, e.Remote.Addr(), causeOf(e.Err)}
+	key := likeness{e.Direction, e.Reason, service, e.Remote.Addr(), e.Local.Port(), e.By, causeOf(e.Err)}
 	if check := e.Way == enforce.WayHealth && e.Reason == enforce.ReasonNone; !refused(&e) && !check {
 		return
 	}
@@ -148,11 +151,14 @@ func (l *connectionLog) say(e *enforce.Event, alike int) {
 	if alike > 0 {
 		attrs = append(attrs, "alsoAlike", alike)
 	}
-	if e.Way == enforce.WayHealth {
+	switch {
+	case e.Way == enforce.WayHealth && e.Reason == enforce.ReasonNone:
 		l.log.Info("health check let in without a certificate", attrs...)
-		return
+	case e.Way == enforce.WayHealth:
+		l.log.Warn("health check failed", attrs...)
+	default:
+		l.log.Warn("connection refused", attrs...)
 	}
-	l.log.Warn("connection refused", attrs...)
 }
 
 // fixOf is what mends a refusal that no policy is the cause of.
@@ -171,6 +177,10 @@ func fixOf(e *enforce.Event) string {
 		return "declare the destination by a ServiceEntry, or set enforce.unknownDestinations to allow"
 	case enforce.UntrustedPeer:
 		return "on both hosts, node_agent status tells the roots, and until when the certificate is valid"
+	case enforce.NoPolicy:
+		return fmt.Sprintf("node_agent status tells why there is none; if what the agent itself opens is captured, too, have the redirect leave out its user: node_agent redirect install --exclude-uids %d", os.Getuid())
+	case enforce.BadConfiguration:
+		return "mend the rule, or the files that it names: they are read for each connection"
 	case enforce.NoCertificate:
 		return "node_agent status tells why there is none"
 	}

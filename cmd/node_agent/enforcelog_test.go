@@ -61,7 +61,11 @@ func TestRefusalsAreTold(t *testing.T) {
 	l.observe(at(time.Second), "a:80", another)
 	another.Err = errors.New("of another root")
 	l.observe(at(time.Second), "a:80", another)
-	if got := lines(); len(got) != 4 {
+	another.Local = netip.MustParseAddrPort("10.0.0.1:81")
+	l.observe(at(time.Second), "a:80", another)
+	another.By = "no Service declares it"
+	l.observe(at(time.Second), "a:80", another)
+	if got := lines(); len(got) != 6 {
 		t.Errorf("others: %q", got)
 	}
 	l.flush(at(refusalsApart-1), false)
@@ -105,7 +109,8 @@ func TestWhatIsNoRefusal(t *testing.T) {
 	l.observe(time.Now(), "a:80", enforce.Event{Reason: enforce.PeerReset, Err: io.EOF, Fix: "mend it"})
 	l.observe(time.Now(), "a:80", enforce.Event{Way: enforce.WayHealth})
 	l.observe(time.Now(), "a:80", enforce.Event{Way: enforce.WayHealth})
-	if text := out.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "level=INFO msg=\"health check let in") {
+	l.observe(time.Now(), "a:80", enforce.Event{Way: enforce.WayHealth, Reason: enforce.BadRequest})
+	if text := out.String(); strings.Count(text, "\n") != 3 || !strings.Contains(text, "level=WARN msg=\"health check failed") || !strings.Contains(text, "level=INFO msg=\"health check let in") {
 		t.Errorf("told: %s", text)
 	}
 }

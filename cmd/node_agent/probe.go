@@ -62,7 +62,7 @@ func newProbe(stdout io.Writer) *cobra.Command {
 		defer cancel()
 		told, err := p.ask(ctx, target, authorize)
 		if cause := context.Cause(ctx); err != nil && cause != nil {
-			err = cause
+			err = fmt.Errorf("%w: %w", cause, err)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", target.Redacted(), err)
@@ -109,6 +109,9 @@ func (p *probe) ask(ctx context.Context, target *url.URL, authorize tlsconfig.Au
 	held, err := p.dir.Load()
 	if err != nil {
 		return "", fmt.Errorf("this host's certificate: %w", err)
+	}
+	if until := held.SVID.Certificates[0].NotAfter; time.Now().After(until) {
+		return "", fmt.Errorf("this host's certificate ended at %s: node_agent status tells why it is not renewed", until.UTC().Format(time.RFC3339))
 	}
 	mesh := tlsconfig.MTLSClientConfig(held.SVID, held.Roots, authorize)
 	mesh.NextProtos = []string{"istio"} // by which a PERMISSIVE server knows clients of the mesh
@@ -177,6 +180,9 @@ func fetch(ctx context.Context, target *url.URL, mesh *tls.Config) (string, erro
 	}
 	request.Header.Set("User-Agent", "node_agent-probe/"+daemon.BuildVersion().Version)
 	response, err := transport.RoundTrip(request)
+	if _, is := errors.AsType[tls.RecordHeaderError](err); is && target.Scheme == "https" && over != "the application's own TLS" {
+		return "", fmt.Errorf("%w: over %s, the application speaks no TLS of its own: ask for http://", err, over)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -71,6 +71,7 @@ func TestProbe(t *testing.T) {
 	root := catest.Root(t, now, catest.Spec{Name: "root"})
 	set := madeAt(t, root, now)
 	flags := certFiles(t, set)
+	expired := certFiles(t, madeAt(t, root, now.Add(-24*time.Hour)))
 	foreign := certFiles(t, madeAt(t, catest.Root(t, now, catest.Spec{Name: "other"}), now))
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -108,6 +109,8 @@ func TestProbe(t *testing.T) {
 		"ill":                         {append(flags, "http://"+strict+"/ill"), 1, `503 Service Unavailable over mutual TLS, from spiffe://cluster.local/ns/vm/sa/web: "the disk is full"`},
 		"someone else":                {append(flags, "--server-id", "spiffe://cluster.local/ns/vm/sa/db", "http://"+strict), 1, "spiffe://cluster.local/ns/vm/sa/web"},
 		"another mesh":                {append(foreign, "http://"+strict), 1, "x509svid: could not verify leaf certificate"},
+		"a certificate that is over":  {append(expired, "http://"+strict), 1, "this host's certificate ended at "},
+		"no TLS of the app's, STRICT": {append(flags, "https://"+strict), 1, "the application speaks no TLS of its own: ask for http://"},
 		"TLS of the app's, as http":   {append(flags, "http://"+ownTLS), 1, "mutual TLS with " + ownTLS},
 		"TLS of the app's":            {append(flags, "https://"+ownTLS), 0, "200 OK over the application's own TLS\n"},
 		"TLS of the app's, STRICT":    {append(flags, "https://"+strictOwn), 0, "200 OK over mutual TLS, from "},
@@ -115,7 +118,7 @@ func TestProbe(t *testing.T) {
 		"TLS of the app's and --mtls": {append(flags, "--mtls", "https://"+ownTLS), 1, "mutual TLS with "},
 		"nobody":                      {append(flags, "http://127.0.0.1:9"), 1, "http://127.0.0.1:9: dial tcp 127.0.0.1:9: connect: connection refused"},
 		"who closes":                  {append(flags, "http://"+closing), 1, "; and without it: "},
-		"slow":                        {append(flags, "--timeout=300ms", "http://"+strict+"/slow"), 1, "it took longer than --timeout=300ms"},
+		"slow":                        {append(flags, "--timeout=300ms", "http://"+strict+"/slow"), 1, "it took longer than --timeout=300ms: "},
 		"no files":                    {[]string{"--key", "/nowhere/key.pem", "http://" + strict}, 1, "this host's certificate: "},
 		"no URL":                      {nil, 2, "give one URL"},
 		"two URLs":                    {[]string{"http://a", "http://b"}, 2, "give one URL"},

@@ -17,6 +17,9 @@ func (e *Enforcer) explain(h *hop, err error, v *Event) error {
 		reason = Slow
 	}
 	v.Fix = cmp.Or(h.decision.Fix(), h.fix(reason, err))
+	if mends := h.fix(reason, err); mends != v.Fix && h.decision.Client != policy.TLSIstioMutual && isUnknownAuthority(err) {
+		v.Fix += "; or if it is none of the mesh's, " + mends
+	}
 	and := ""
 	if h.decision.Client == policy.TLSIstioMutual && h.conflict() {
 		and = fmt.Sprintf(", but the server is %s by %s", h.decision.Server, h.decision.ServerBy)

@@ -144,7 +144,14 @@ func (in *incoming) answerCheck(ctx context.Context) passage {
 		_, err = in.c.Write(answer)
 	}
 	if err != nil {
-		return v.refuse(in.c, PeerReset, fmt.Errorf("health check of %s: %w", in.app, err))
+		reason := BadRequest
+		switch {
+		case isTimeout(err):
+			reason = Slow
+		case isEnd(err):
+			reason = PeerReset
+		}
+		return v.refuse(in.c, reason, fmt.Errorf("health check of %s: %w", in.app, err))
 	}
 	in.c.Close()
 	return passage{event: v}

@@ -27,11 +27,15 @@ const healthz = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 // TestHealthAnswers: a check is told the answer, and not what comes before it, nor a
 // part of it as all.
 func TestHealthAnswers(t *testing.T) {
-	for name, c := range map[string]struct{ says, want string }{
-		"early hints":         {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown", "HTTP/1.1 503"},
-		"long, to its end":    {"HTTP/1.0 200 OK\r\n\r\n" + strings.Repeat("x", longestAnswer), "reset"},
-		"cut in the midst":    {"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nup", "reset"},
-		"hints and no answer": {"HTTP/1.1 103 Early Hints\r\n\r\n", "reset"},
+	for name, c := range map[string]struct {
+		says, want string
+		reason     Reason
+	}{
+		"early hints":         {"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown", "HTTP/1.1 503", ""},
+		"long, to its end":    {"HTTP/1.0 200 OK\r\n\r\n" + strings.Repeat("x", longestAnswer), "reset", BadRequest},
+		"no answer of HTTP":   {"220 mail.example ESMTP\r\n", "reset", BadRequest},
+		"cut in the midst":    {"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nup", "reset", PeerReset},
+		"hints and no answer": {"HTTP/1.1 103 Early Hints\r\n\r\n", "reset", PeerReset},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -39,7 +43,7 @@ func TestHealthAnswers(t *testing.T) {
 			if heard := r.ask(at, healthz); !strings.HasPrefix(heard, c.want) || strings.Contains(heard, "103") {
 				t.Errorf("heard %.100q, want %q", heard, c.want)
 			}
-			if v := r.event(); (v.Reason != "") != (c.want == "reset") || v.Way != WayHealth {
+			if v := r.event(); v.Reason != c.reason || v.Way != WayHealth {
 				t.Errorf("%+v", v)
 			}
 		})
@@ -79,5 +83,8 @@ func TestDrainOfCheck(t *testing.T) {
 		}
 	case <-time.After(deadline):
 		t.Fatal("a check holds up the end")
+	}
+	if v := r.event(); v.Reason != Stopped {
+		t.Errorf("%+v", v)
 	}
 }

@@ -45,12 +45,9 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) passage {
 	v := &Event{Direction: Inbound, Remote: remoteOf(c), Local: localOf(c)}
 	app := p.App
 	if p.Original != nil {
-		at, err := p.Original(c)
-		if err == nil && at == v.Local {
-			err = errors.New("it was not redirected: the agent's own listener is no service")
-		}
+		at, err := meantFor(c, p.Original)
 		if err != nil {
-			return v.refuse(c, Loop, err)
+			return v.refuse(c, reasonOf(err, Loop), err)
 		}
 		v.Local, app = at, at.String()
 		if own, has := e.port(at); has && own != nil { // as if it had come there
@@ -68,6 +65,9 @@ func (e *Enforcer) comeIn(ctx context.Context, c *net.TCPConn, p Port) passage {
 		reason := reasonOf(err, BadHandshake)
 		if v.Fix == "" && (reason == PlainText || reason == NoClientCert) {
 			v.Fix = s.fix
+			if reason == PlainText && s.fix != "" {
+				v.Fix += "; or if it is a health check, name it in enforce.healthChecks"
+			}
 		}
 		return v.refuse(c, reason, err)
 	}

@@ -223,3 +223,48 @@ func TestSlowGoodbye(t *testing.T) {
 		}
 	}
 }
+
+// TestGoneBeforeItWasTaken: the kernel forgets where a connection was meant for soon
+// after it was reset: that is no loop.
+func TestGoneBeforeItWasTaken(t *testing.T) {
+	r := newRig(t)
+	gone := func(c *net.TCPConn) (netip.AddrPort, error) {
+		waitFor(t, (&socket{TCPConn: c}).closed)
+		return netip.AddrPort{}, errors.New("it was not redirected")
+	}
+	e := r.enforcer("sleep")
+	for _, at := range []netip.AddrPort{
+		r.listen(func(ctx context.Context, l net.Listener) error { return e.Inbound(ctx, l, Port{Original: gone}) }),
+		r.listen(func(ctx context.Context, l net.Listener) error { return e.Outbound(ctx, l, Redirected(gone)) }),
+	} {
+		reset(r.dial(at))
+		if v := r.event(); v.Reason != PeerReset {
+			t.Errorf("%+v", v)
+		}
+	}
+}
+
+// TestStoppedWhileJudged: who had not said yet what it wants when the agent stopped
+// has not gone by itself.
+func TestStoppedWhileJudged(t *testing.T) {
+	r := newRig(t)
+	r.limits.Drain = time.Millisecond
+	e := r.enforcer("httpbin")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.say(addrPort(l.Addr()), mode("STRICT"))
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error, 1)
+	go func() { over <- e.Inbound(ctx, l, Port{App: "127.0.0.1:1"}) }()
+	r.dial(addrPort(l.Addr()))
+	waitFor(t, func() bool { return e.waiting.len() == 1 })
+	cancel()
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+	if v := r.event(); v.Reason != Stopped {
+		t.Errorf("%+v", v)
+	}
+}

@@ -33,15 +33,27 @@ func FixedTo(to Target) Front {
 // Redirected carries connections to where they were meant for.
 func Redirected(original func(*net.TCPConn) (netip.AddrPort, error)) Front {
 	return func(c *net.TCPConn) (Target, []byte, func(error) error, error) {
-		at, err := original(c)
-		if err == nil && at == localOf(c) {
-			err = errors.New("it was not redirected: the agent's own listener is no destination")
-		}
+		at, err := meantFor(c, original)
 		if err != nil {
-			return Target{}, nil, nil, failure{Loop, err}
+			return Target{}, nil, nil, err
 		}
 		return Target{Addr: at.Addr(), Port: at.Port(), redirected: true}, nil, nil, nil
 	}
+}
+
+// meantFor is where a redirected connection was meant for.
+func meantFor(c *net.TCPConn, original func(*net.TCPConn) (netip.AddrPort, error)) (netip.AddrPort, error) {
+	at, err := original(c)
+	switch {
+	case err == nil && at == localOf(c):
+		err = errors.New("it was not redirected: the agent's own listener is no destination")
+	case err != nil && (&socket{TCPConn: c}).closed(): // and forgotten by the kernel
+		return netip.AddrPort{}, failure{PeerReset, errors.New("it was gone before the agent took it")}
+	}
+	if err != nil {
+		return netip.AddrPort{}, failure{Loop, err}
+	}
+	return at, nil
 }
 
 // Outbound serves a listener until ctx ends and its connections have, too.
@@ -132,8 +144,9 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 	plans := e.plans.of(e.Credentials.ID())
 	if err == nil && r.service == "" {
 		if at := plans.route(Target{Addr: v.Upstream.Addr(), Port: to.Port}); at.service != "" { // the name has moved since routeTo
+			e.forget(v) // before another may have the port
 			reset(server.tcp)
-			v.Service = at.service
+			v.Service, v.Way, v.Upstream = at.service, WayNone, netip.AddrPort{}
 			return e.by(ctx, at, to, v)
 		}
 	}

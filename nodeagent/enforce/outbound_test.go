@@ -66,7 +66,7 @@ func TestOutbound(t *testing.T) {
 			if conflict := c.rule != "" && (c.server == "STRICT") == strings.Contains(c.rule, "DISABLE") || strings.Contains(c.rule, "SIMPLE"); conflict && e.Reason != "" && e.Fix == "" {
 				t.Errorf("policy is the cause, and nothing says what would mend it: %+v", e)
 			}
-			want := map[Reason]string{UntrustedPeer: "ISTIO_MUTUAL in DestinationRule/default/r", WrongIdentity: "run as who policy says"}[c.reason]
+			want := map[Reason]string{UntrustedPeer: "ISTIO_MUTUAL in DestinationRule/default/r; or if it is none of the mesh's, name the roots", WrongIdentity: "run as who policy says"}[c.reason]
 			if strings.Contains(c.rule, "subjectAltNames") && want != "" {
 				want = "subjectAltNames of DestinationRule/default/r"
 			}

@@ -32,15 +32,19 @@ func aside(judge func() passage) passage {
 
 // carry carries a connection to its end.
 func (p passage) carry(ctx context.Context) *Event {
+	v := p.event
 	if p.leave != nil {
 		defer p.leave()
 	}
-	if p.server.Conn != nil {
+	switch {
+	case p.server.Conn != nil:
 		in, out, err := relay(ctx, p.client, p.server)
-		p.event.In, p.event.Out = p.event.In+in, p.event.Out+out
-		p.event.ended(err)
+		v.In, v.Out = v.In+in, v.Out+out
+		v.ended(err)
+	case v.Reason != ReasonNone && ctx.Err() != nil: // it was cut while it was judged
+		v.Reason, v.Err, v.Fix = Stopped, errStopped, ""
 	}
-	return p.event
+	return v
 }
 
 // ended notes how a connection that worked was over.
@@ -50,6 +54,7 @@ func (v *Event) ended(err error) {
 		return
 	case errors.Is(err, errStopped):
 		v.Reason, v.Err = Stopped, err
+		return
 	default:
 		v.Reason, v.Err = PeerReset, err
 	}

@@ -83,9 +83,11 @@ func servedAt(s *policy.Snapshot, me self, at netip.AddrPort, expected bool) ser
 	case answer.mode != policy.ModeUnset:
 		return answer
 	case !known:
-		return served{mode: policy.Strict, by: fmt.Sprintf("policy knows no workload at %s in namespace %q", at.Addr(), me.namespace)}
+		return served{mode: policy.Strict, by: fmt.Sprintf("policy knows no workload at %s in namespace %q", at.Addr(), me.namespace),
+			fix: "declare this host by a WorkloadEntry with its address, or name the address that policy knows in enforce.addresses"}
 	case expected:
-		return served{mode: policy.Strict, by: fmt.Sprintf("no Service or ServiceEntry declares port %d of this workload", at.Port())}
+		return served{mode: policy.Strict, by: fmt.Sprintf("no Service or ServiceEntry declares port %d of this workload", at.Port()),
+			fix: "declare the port by a ServiceEntry whose workloadSelector selects this host's WorkloadEntry, or say in service which one is meant"}
 	}
 	for _, addr := range me.at(at.Addr()) {
 		if mode, by := s.Unlisted(me.namespace, addr, at.Port()); mode != policy.ModeUnset {
@@ -114,9 +116,11 @@ func servedFor(s *policy.Snapshot, me self, host string, port int32, at netip.Ad
 	}
 	if !known {
 		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy knows no service %s", host)
+		answer.fix = "declare it by a Service or a ServiceEntry, or mend key service of the listener"
 	}
 	if answer.mode == policy.ModeUnset {
 		answer.mode, answer.by = policy.Strict, fmt.Sprintf("policy knows no endpoint of %s at %s", host, at)
+		answer.fix = "declare this host by a WorkloadEntry that the service selects, or name the address that policy knows in enforce.addresses"
 	}
 	return answer
 }

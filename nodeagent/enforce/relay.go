@@ -225,7 +225,9 @@ func splice(to, from *socket) (n int64, err error) {
 	err = to.noting(func() (err error) {
 		for moved := int64(spliceSize); moved == spliceSize && err == nil; n += moved {
 			_ = from.SetReadDeadline(time.Now().Add(spliceWait))
+			open := !to.heardEnd()
 			moved, err = io.CopyN(to.TCPConn, from.TCPConn, spliceSize)
+			to.cut = to.cut || open && errors.Is(err, syscall.EPIPE) // of a splice that has carried a part, the kernel tells no cut
 		}
 		if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) || isCut(err) && from.closed() {
 			heard, err = err, nil

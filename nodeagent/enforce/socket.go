@@ -151,7 +151,19 @@ func (s *socket) control(look func(fd uintptr)) {
 	}
 }
 
-func overAt(fd uintptr) bool {
+// heardEnd tells whether the other side has said all.
+func (s *socket) heardEnd() (is bool) {
+	s.control(func(fd uintptr) { is = stateAt(fd) != unix.BPF_TCP_ESTABLISHED })
+	return is
+}
+
+func overAt(fd uintptr) bool { return stateAt(fd) == unix.BPF_TCP_CLOSE }
+
+// stateAt is zero where the kernel does not tell.
+func stateAt(fd uintptr) uint8 {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.State == unix.BPF_TCP_CLOSE
+	if err != nil {
+		return 0
+	}
+	return info.State
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,12 @@ func TestStrangers(t *testing.T) {
 					defer c.Close()
 				}
 			}
-			waitFor(t, func() bool { return e.Open() <= 60+fewest }) // those that made room have gone
+			for range 64 - fewest { // those that made room
+				if v := r.event(); v.Reason != TooMany {
+					t.Errorf("%+v", v)
+				}
+			}
+			waitFor(t, func() bool { return e.Open() <= 60+fewest })
 			mine := tls.Client(r.dial(at), &tls.Config{Certificates: []tls.Certificate{r.pair(r.root)}, InsecureSkipVerify: true, NextProtos: []string{"istio"}})
 			if err := said(mine); err != nil {
 				t.Errorf("with a certificate: %v", err)
@@ -89,5 +95,16 @@ func TestLongHandshake(t *testing.T) {
 				t.Errorf("heard %d bytes, %v", len(heard), err)
 			}
 		})
+	}
+}
+
+// TestRoomBesideStrangers: a host whose clients mostly have no certificate has room
+// for those of the mesh to come at the same time.
+func TestRoomBesideStrangers(t *testing.T) {
+	var w waiting
+	for i := range 20_000 / waitingLeast {
+		if _, ok := w.enter(netip.AddrFrom4([4]byte{10, 0, 0, byte(i % 2)}), 20_000, 15_000, func() { t.Fatal("one had to make room") }); !ok {
+			t.Fatalf("%d of two addresses were too many", i)
+		}
 	}
 }

@@ -25,6 +25,7 @@ type waiter struct {
 // places at most.
 const (
 	waitingShare = 2
+	waitingLeast = 8 // however many strangers there are: half of what is kept from them
 	addressShare = 16
 	fewest       = 16
 )
@@ -34,7 +35,7 @@ const (
 // address has its share.
 func (w *waiting) enter(addr netip.Addr, connections, strangers int, cut func()) (leave func() bool, ok bool) {
 	addr = origin(addr)
-	places := max(min(connections/waitingShare, uncertified(connections)-strangers), fewest)
+	places := max(min(connections/waitingShare, uncertified(connections)-strangers), connections/waitingLeast, fewest)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.from[addr] >= min(max(connections/addressShare, fewest), places/2) {

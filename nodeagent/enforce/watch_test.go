@@ -1,11 +1,14 @@
 package enforce
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestResetWhileNobodyReads: a client that cuts its connection is told of though the
@@ -154,4 +157,41 @@ func TestAllOfWhatEnded(t *testing.T) {
 	}
 	to.Close()
 	<-heard
+}
+
+// TestSplicedCut: where a side is cut while the kernel carries to it, the one who
+// carries may hear only that it is over, and no end is made of it.
+func TestSplicedCut(t *testing.T) {
+	defer func(d time.Duration) { spliceWait = d }(spliceWait)
+	spliceWait = deadline
+	r := newRig(t)
+	accepted := make(chan *net.TCPConn)
+	at := r.app(func(c net.Conn) {
+		accepted <- c.(*net.TCPConn)
+		<-t.Context().Done()
+	})
+	client := r.dial(at)
+	from := plainSide(<-accepted).tcp
+	to := plainSide(r.dial(at)).tcp
+	server := <-accepted
+	over := make(chan error, 1)
+	go func() { _, err := splice(to, from); over <- err }()
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	reset(server)
+	waitFor(t, to.closed)
+	to.control(func(fd uintptr) { _, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR) }) // as a splice does that has carried a part
+	if _, err := client.Write([]byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-over; !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("it carried on: %v", err)
+	}
+	if _, err := to.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("who reads the side hears %v", err)
+	}
 }

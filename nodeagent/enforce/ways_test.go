@@ -157,13 +157,19 @@ func TestExpiredServer(t *testing.T) {
 // address is of the mesh, and again to connect: where that leads to the mesh, policy
 // for the address counts.
 func TestMovingName(t *testing.T) {
-	r := newRig(t)
-	at := r.in(r.enforcer("httpbin", func(s *Settings) { s.Observe = func(Event) {} }), r.app(echo), Port{Host: "httpbin.default.svc.cluster.local", ServicePort: 8000}, mode("STRICT"))
-	names := moving(t, netip.MustParseAddr("127.0.0.77"), at.Addr())
-	e := r.enforcer("sleep", func(s *Settings) { s.Dialer = &net.Dialer{Resolver: names} })
-	heard := r.ask(r.out(e, Target{Host: "moving.example", Port: at.Port()}), "hello")
-	if v := r.event(); heard != "hello" || v.Way != WayMTLS || v.Service != "httpbin.default.svc.cluster.local:8000" {
-		t.Errorf("heard %q, %+v", heard, v)
+	for who, want := range map[string]struct {
+		heard  string
+		way    Way
+		reason Reason
+	}{"httpbin": {"hello", WayMTLS, ""}, "thief": {"reset", WayNone, WrongIdentity}} {
+		r := newRig(t)
+		at := r.in(r.enforcer(who, func(s *Settings) { s.Observe = func(Event) {} }), r.app(echo), Port{Host: "httpbin.default.svc.cluster.local", ServicePort: 8000}, mode("STRICT"))
+		names := moving(t, netip.MustParseAddr("127.0.0.77"), at.Addr())
+		e := r.enforcer("sleep", func(s *Settings) { s.Dialer = &net.Dialer{Resolver: names} })
+		heard := r.ask(r.out(e, Target{Host: "moving.example", Port: at.Port()}), "hello")
+		if v := r.event(); heard != want.heard || v.Way != want.way || v.Reason != want.reason || v.Service != "httpbin.default.svc.cluster.local:8000" {
+			t.Errorf("%s: heard %q, %+v", who, heard, v)
+		}
 	}
 }
 
