@@ -22,21 +22,21 @@ const policyEvery = 500 * time.Millisecond
 
 // WatchPolicy feeds the objects of the files *.yaml, *.yml and *.json in
 // PolicyFolder, which need not be there, until ctx ends. As long as one of them
-// cannot be read, nothing changes: it may be half-written. A ConfigMap istio is
-// the mesh config in the namespace alone, and ignored in others. tell hears of
-// both once.
+// cannot be read, nothing changes: it may be half-written, and the folder is Unread. A
+// ConfigMap istio is the mesh config in the namespace alone, and ignored in others.
+// tell hears of both once.
 func (d *Dir) WatchPolicy(ctx context.Context, namespace string, feed *policyfeed.Feed, tell func(error)) {
 	w := policyFiles{dir: d, namespace: namespace, feed: feed, tell: tell}
 	var told string
 	for ticker := time.NewTicker(policyEvery); ; {
-		err := w.look()
-		if err != nil && err.Error() != told {
-			tell(fmt.Errorf("policy stays as it was: %w", err))
-		}
-		told = ""
+		err, now := w.look(), ""
 		if err != nil {
-			told = err.Error()
+			now = err.Error()
 		}
+		if now != told {
+			w.stays(err)
+		}
+		told = now
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -55,6 +55,16 @@ type policyFiles struct {
 	stamp     string // of the files that were read last; empty before any
 	held      map[policy.Ref]bool
 	known     bool
+}
+
+// stays tells what keeps the files from being read; nil is for nothing any more.
+func (w *policyFiles) stays(why error) {
+	var change policyfeed.Change
+	if why != nil {
+		w.tell(fmt.Errorf("policy stays as it was: %w", why))
+		change.Unread = []policyfeed.Unread{{What: "folder " + PolicyFolder, Old: w.known, Why: why.Error()}}
+	}
+	w.feed.Apply(change)
 }
 
 // look reads the files if they are others than before.

@@ -84,10 +84,14 @@ func TestWatchPolicy(t *testing.T) {
 	}
 	write("b.yaml", object("a"))
 	until("a second object of one name is told", func() bool { mu.Lock(); defer mu.Unlock(); return len(told) == 2 })
+	until("the folder is not heard of", func() bool {
+		unread := feed.State().Unread
+		return len(unread) == 1 && unread[0].Old && strings.Contains(unread[0].String(), "folder policy is not heard of, and what is known of it may be old: ")
+	})
 	if err := os.Remove(filepath.Join(path, PolicyFolder, "b.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	until("a file less", holds("a"))
+	until("a file less", func() bool { return holds("a")() && len(feed.State().Unread) == 0 })
 	if len(told) != 2 || !strings.Contains(told[1], "PeerAuthentication/a/p is there twice") {
 		t.Errorf("told %v", told)
 	}

@@ -94,7 +94,7 @@ func (p *process) tellNew(before, state *policyfeed.State) {
 func (p *process) tellServed(state *policyfeed.State) {
 	p.log.Info("policy is served", "version", state.Version, "generation", state.Snapshot.Generation().String(), "objects", len(state.Items()), "problems", len(state.Problems()))
 	if got := state.Snapshot.TrustDomain(); got != p.cfg.td.Name() {
-		p.log.Warn("the mesh config says another trust domain than this citadel: by it, agents expect servers that there are not", "mesh", got, "trustDomain", p.cfg.td.Name())
+		p.log.Warn("the mesh config says another trust domain than this citadel: by it, agents expect servers that there are not. Say it as trustDomain in the mesh config: ConfigMap istio, key mesh", "mesh", got, "trustDomain", p.cfg.td.Name())
 	}
 }
 

@@ -30,9 +30,13 @@ type enforcing struct {
 	listeners   []net.Listener // in the order of cfg.listeners
 	connections *connectionLog
 	counts      *connectionCounts
-	format      string      // of the access log
-	unlisted    atomic.Bool // the log knows that the host's addresses are not known
+	format      string            // of the access log
+	unlisted    atomic.Bool       // the log knows that the host's addresses are not known
+	others      map[string]string // the other keys of the configuration file at the start
 }
+
+// keyEnforce is the key of the configuration file.
+const keyEnforce = "enforce"
 
 // newEnforcing opens what the configuration names: connections that come before
 // run wait, and are not refused.

@@ -62,7 +62,7 @@ const (
 
 func newOptions(flags *daemon.Flags) *options {
 	o := &options{flags: flags}
-	flags.Structured("enforce", o.readEnforce)
+	flags.Structured(keyEnforce, o.readEnforce)
 	o.authorityFlags(flags.Section("Certificate authority"))
 	o.proofFlags(flags.Section("Joining"))
 	o.fileFlags(flags.Section("Files"))

@@ -51,7 +51,7 @@ func TestReread(t *testing.T) {
 
 	for text, problem := range map[string]string{
 		`{socks: "127.0.0.1:0", limits: {connections: 0}}`:                                      "is no number from 1",
-		`{socks: "127.0.0.1:1", limits: {connections: 8}}`:                                      "other listeners",
+		`{socks: "127.0.0.1:1", limits: {connections: 8}}`:                                      "other listeners than are open (line 2: enforce.socks): restart",
 		`{socks: "127.0.0.1:0", httpProxy: "127.0.0.1:0", limits: {connections: 8}}`:            "other listeners",
 		`{socks: "127.0.0.1:0", limits: {connections: 8}, accessLog: ` + dir + `}`:              "enforce.accessLog",
 		"{socks: \"127.0.0.1:0\", limits: {connections: 8}}\nenforce: {socks: \"127.0.0.1:0\"}": "stands there twice",
@@ -80,6 +80,9 @@ func TestReread(t *testing.T) {
 	}
 	if got := e.cfg.Load(); got.limits.Connections != 9 || !line(access) || e.addresses()[0] != netip.MustParseAddr("192.0.2.7") {
 		t.Errorf("it does not count: %+v\n%s", got, &said)
+	}
+	if !strings.Contains(said.String(), "keys=log-level\n") {
+		t.Errorf("a key that needs a restart is not told:\n%s", &said)
 	}
 	if err := os.Rename(access, access+".1"); err != nil { // as logrotate does
 		t.Fatal(err)

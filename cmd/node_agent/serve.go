@@ -54,6 +54,9 @@ func serve(ctx context.Context, cfg *config, warnings []string, stderr io.Writer
 			return err
 		}
 		defer func() { err = errors.Join(err, p.enforcing.close()) }()
+		if _, p.enforcing.others, err = daemon.ReadKey(cfg.configFile, keyEnforce); err != nil {
+			return err
+		}
 		p.enforcing.counts.register(p.metrics.registry, p.enforcing.enforcer.Open)
 		settings.Sinks = append(settings.Sinks, p.enforcing.credentials)
 	}

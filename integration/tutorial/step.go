@@ -41,7 +41,7 @@ type Edit struct {
 type Call struct {
 	From string // NAME.NAMESPACE of a Deployment, with /CONTAINER for one not named as it is; or "host"
 	URL  string
-	Rows string // of the reference, section 4
+	Rows string // of the table of all cases that it plays; for readers alone
 
 	// What is to come of it.
 	Exit int    // curl's exit code
@@ -182,13 +182,6 @@ func after(edited time.Time) string {
 	return fmt.Sprintf("%.1f s after the edit", time.Since(edited).Seconds())
 }
 
-func rows(rows string) string {
-	if rows == "" {
-		return ""
-	}
-	return " (row " + rows + ")"
-}
-
 // curl is the command of a call, for people and as it is run. The mark is what
 // somebody on the wire looks for.
 func (w *World) curl(c Call, mark string) (shown string, run func(context.Context) *exec.Cmd) {
@@ -269,9 +262,9 @@ func (c Call) judge(got answer) error {
 // expected is for people.
 func (c Call) expected() string {
 	if c.Exit != 0 {
-		return fmt.Sprintf("curl's exit code %d%s", c.Exit, rows(c.Rows))
+		return fmt.Sprintf("curl's exit code %d", c.Exit)
 	}
-	return fmt.Sprintf("200, and on the wire %s%s", c.Wire, rows(c.Rows))
+	return fmt.Sprintf("200, and on the wire %s", c.Wire)
 }
 
 // told is an answer for people.

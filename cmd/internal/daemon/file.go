@@ -51,28 +51,30 @@ func (f *Flags) Structured(key string, read func(path string, value *yaml.Node))
 	f.structured[key] = read
 }
 
-// ReadKey is what stands under a key of the YAML file now; nil where the key is not
-// there.
-func ReadKey(path, key string) (*yaml.Node, error) {
+// ReadKey is what stands under a key of the YAML file now, nil where the key is not
+// there, and the other keys with what they say, as text to compare.
+func ReadKey(path, key string) (found *yaml.Node, others map[string]string, err error) {
 	text, err := regular.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration file: %w", err)
+		return nil, nil, fmt.Errorf("read the configuration file: %w", err)
 	}
 	entries, err := entriesOf(text)
 	if err != nil {
-		return nil, fmt.Errorf("configuration file %s: %w", path, err)
+		return nil, nil, fmt.Errorf("configuration file %s: %w", path, err)
 	}
-	var found *yaml.Node
+	others = map[string]string{}
 	for i := 0; i+1 < len(entries); i += 2 {
 		if entries[i].Value != key {
+			said, _ := scalar(entries[i+1])
+			others[entries[i].Value] = said
 			continue
 		}
 		if found != nil {
-			return nil, fmt.Errorf("configuration file %s: line %d: %s stands there twice", path, entries[i].Line, key)
+			return nil, nil, fmt.Errorf("configuration file %s: line %d: %s stands there twice", path, entries[i].Line, key)
 		}
 		found = entries[i+1]
 	}
-	return found, nil
+	return found, others, nil
 }
 
 // entriesOf are the keys and values, in turns, of the one mapping that a file
