@@ -29,14 +29,12 @@ func (d *Dir) WatchPolicy(ctx context.Context, namespace string, feed *policyfee
 	w := policyFiles{dir: d, namespace: namespace, feed: feed, tell: tell}
 	var told string
 	for ticker := time.NewTicker(policyEvery); ; {
-		err, now := w.look(), ""
+		err := w.look()
+		w.heard(err, told)
+		told = ""
 		if err != nil {
-			now = err.Error()
+			told = err.Error()
 		}
-		if now != told {
-			w.stays(err)
-		}
-		told = now
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -57,14 +55,19 @@ type policyFiles struct {
 	known     bool
 }
 
-// stays tells what keeps the files from being read; nil is for nothing any more.
-func (w *policyFiles) stays(why error) {
+// heard tells what keeps the files from being read, once. Agents hear of it if it was
+// so at the look before, too: somebody may just be writing.
+func (w *policyFiles) heard(why error, before string) {
 	var change policyfeed.Change
-	if why != nil {
+	if why != nil && why.Error() != before {
 		w.tell(fmt.Errorf("policy stays as it was: %w", why))
+	}
+	if why != nil && before != "" {
 		change.Unread = []policyfeed.Unread{{What: "folder " + PolicyFolder, Old: w.known, Why: why.Error()}}
 	}
-	w.feed.Apply(change)
+	if before != "" {
+		w.feed.Apply(change)
+	}
 }
 
 // look reads the files if they are others than before.

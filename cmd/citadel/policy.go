@@ -83,6 +83,9 @@ func (p *process) feedPolicy(ctx context.Context, source policySource, feed *pol
 // tellNew logs which objects no longer count.
 func (p *process) tellNew(before, state *policyfeed.State) {
 	told := before.Problems()
+	for _, u := range state.Unread { // which the source tells itself
+		told = append(told, u.String())
+	}
 	for _, text := range state.Problems() {
 		if !slices.Contains(told, text) {
 			p.log.Warn("policy: an object does not count", "err", text)

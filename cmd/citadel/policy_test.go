@@ -66,4 +66,10 @@ func TestObjectsThatDoNotCount(t *testing.T) {
 			t.Errorf("%s: %s", names, text)
 		}
 	}
+	before := feed.State()
+	feed.Apply(policyfeed.Change{Unread: []policyfeed.Unread{{What: "folder policy", Old: true, Why: "b.yaml is no YAML"}}})
+	log.Reset()
+	if p.tellNew(before, feed.State()); log.Len() > 0 {
+		t.Errorf("what is known still counts: %s", &log)
+	}
 }

@@ -34,7 +34,6 @@ type likeness struct {
 	reason    enforce.Reason // empty for health checks
 	service   string
 	from      netip.Addr
-	port      uint16 // that it came to
 	by, cause string
 }
 
@@ -70,7 +69,7 @@ func refused(e *enforce.Event) bool {
 // observe notes a connection; service is its label in metrics.
 func (l *connectionLog) observe(now time.Time, service string, e enforce.Event) {
 	l.access.tell(&e)
-	key := likeness{e.Direction, e.Reason, service, e.Remote.Addr(), e.Local.Port(), e.By, causeOf(e.Err)}
+	key := likeness{e.Direction, e.Reason, service, e.Remote.Addr(), e.By, causeOf(e.Err)}
 	if check := e.Way == enforce.WayHealth && e.Reason == enforce.ReasonNone; !refused(&e) && !check {
 		return
 	}

@@ -61,11 +61,9 @@ func TestRefusalsAreTold(t *testing.T) {
 	l.observe(at(time.Second), "a:80", another)
 	another.Err = errors.New("of another root")
 	l.observe(at(time.Second), "a:80", another)
-	another.Local = netip.MustParseAddrPort("10.0.0.1:81")
-	l.observe(at(time.Second), "a:80", another)
 	another.By = "no Service declares it"
 	l.observe(at(time.Second), "a:80", another)
-	if got := lines(); len(got) != 6 {
+	if got := lines(); len(got) != 5 {
 		t.Errorf("others: %q", got)
 	}
 	l.flush(at(refusalsApart-1), false)
@@ -120,6 +118,14 @@ func TestScannerFillsNothing(t *testing.T) {
 	var out bytes.Buffer
 	l := &connectionLog{log: slog.New(slog.NewTextHandler(&out, nil))}
 	now := time.Now()
+	for port := range uint16(5 * mostAlike) {
+		e := plainTextTo("unknown")
+		e.Local = netip.AddrPortFrom(e.Local.Addr(), port)
+		l.observe(now, "unknown", e)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 1 {
+		t.Errorf("%d lines of the ports of one host", n)
+	}
 	for i := range 5 * mostAlike {
 		service := fmt.Sprintf("host-%d:80", i)
 		l.observe(now, service, plainTextTo(service))

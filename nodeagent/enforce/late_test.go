@@ -229,7 +229,7 @@ func TestSlowGoodbye(t *testing.T) {
 func TestGoneBeforeItWasTaken(t *testing.T) {
 	r := newRig(t)
 	gone := func(c *net.TCPConn) (netip.AddrPort, error) {
-		waitFor(t, (&socket{TCPConn: c}).closed)
+		_, _ = c.Read(make([]byte, 1)) // until it is reset
 		return netip.AddrPort{}, errors.New("it was not redirected")
 	}
 	e := r.enforcer("sleep")
@@ -265,6 +265,10 @@ func TestStoppedWhileJudged(t *testing.T) {
 		t.Error(err)
 	}
 	if v := r.event(); v.Reason != Stopped {
+		t.Errorf("%+v", v)
+	}
+	refused := passage{event: &Event{Reason: UnknownHost, Err: errors.New("who was told so already")}}
+	if v := refused.carry(ctx); v.Reason != UnknownHost {
 		t.Errorf("%+v", v)
 	}
 }

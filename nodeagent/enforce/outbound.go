@@ -147,7 +147,8 @@ func (e *Enforcer) reach(ctx context.Context, to Target, v *Event) (side, error)
 			e.forget(v) // before another may have the port
 			reset(server.tcp)
 			v.Service, v.Way, v.Upstream = at.service, WayNone, netip.AddrPort{}
-			return e.by(ctx, at, to, v)
+			r = at
+			server, err = e.by(ctx, r, to, v)
 		}
 	}
 	if r.byName.Host != "" && reasonOf(err, "") == Unreachable && noWay(err) {

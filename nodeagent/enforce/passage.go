@@ -41,7 +41,7 @@ func (p passage) carry(ctx context.Context) *Event {
 		in, out, err := relay(ctx, p.client, p.server)
 		v.In, v.Out = v.In+in, v.Out+out
 		v.ended(err)
-	case v.Reason != ReasonNone && ctx.Err() != nil: // it was cut while it was judged
+	case ctx.Err() != nil && (v.Reason == PeerReset || errors.Is(v.Err, net.ErrClosed) || errors.Is(v.Err, context.Canceled)): // it was cut while it was judged
 		v.Reason, v.Err, v.Fix = Stopped, errStopped, ""
 	}
 	return v

@@ -35,6 +35,7 @@ type side struct {
 
 func plainSide(c *net.TCPConn) side {
 	s := &socket{TCPConn: c}
+	s.count()
 	return side{s, s}
 }
 
@@ -225,9 +226,8 @@ func splice(to, from *socket) (n int64, err error) {
 	err = to.noting(func() (err error) {
 		for moved := int64(spliceSize); moved == spliceSize && err == nil; n += moved {
 			_ = from.SetReadDeadline(time.Now().Add(spliceWait))
-			open := !to.heardEnd()
 			moved, err = io.CopyN(to.TCPConn, from.TCPConn, spliceSize)
-			to.cut = to.cut || open && errors.Is(err, syscall.EPIPE) // of a splice that has carried a part, the kernel tells no cut
+			to.over = to.over || errors.Is(err, syscall.EPIPE)
 		}
 		if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) || isCut(err) && from.closed() {
 			heard, err = err, nil
@@ -235,6 +235,7 @@ func splice(to, from *socket) (n int64, err error) {
 		return err
 	})
 	_ = from.SetReadDeadline(time.Time{})
+	from.had += uint64(n)
 	switch {
 	case err != nil:
 		return n, gone{err}

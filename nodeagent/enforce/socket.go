@@ -22,6 +22,8 @@ type socket struct {
 
 	writing sync.Mutex // held while something is written
 	cut     bool       // guarded by writing: a write has heard that it is cut off
+	over    bool       // guarded by writing: a splice has heard that it is over, but not how: of one that has carried a part the kernel drops that
+	had     uint64     // for the one who reads: bytes that were read, from the first on; see count
 }
 
 // hurry begins reads that do not wait, of a descriptor that is open until wait.
@@ -71,6 +73,7 @@ func (s *socket) Read(b []byte) (n int, err error) {
 	} else {
 		n, err = s.TCPConn.Read(b)
 	}
+	s.had += uint64(n)
 	if err == io.EOF && s.wasReset() {
 		return n, s.failed(syscall.ECONNRESET)
 	}
@@ -106,23 +109,48 @@ func (s *socket) wasReset() bool {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	return s.cut
+	return s.cut || s.over && s.info().Bytes_received == s.had // the kernel counts an end as one byte more
+}
+
+// ended is more than can have been read.
+const ended = 1 << 63
+
+// count begins to count what is read, before anybody reads. What has ended already
+// is never found to be cut by that.
+func (s *socket) count() {
+	for {
+		before, unread := s.info(), 0
+		s.control(func(fd uintptr) { unread, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		now := s.info()
+		switch {
+		case now.Bytes_received != before.Bytes_received: // while it was asked
+			continue
+		case now.State != unix.BPF_TCP_ESTABLISHED:
+			s.had = ended
+		default:
+			s.had = now.Bytes_received - uint64(unread)
+		}
+		return
+	}
 }
 
 // closed tells whether the connection has ended in both directions.
-func (s *socket) closed() (is bool) {
+func (s *socket) closed() bool { return s.info().State == unix.BPF_TCP_CLOSE }
+
+// info is what the kernel knows of the connection; the zero value if it does not.
+func (s *socket) info() (info unix.TCPInfo) {
 	if s.hurries {
-		return overAt(s.fd)
+		return infoAt(s.fd)
 	}
-	s.control(func(fd uintptr) { is = overAt(fd) })
-	return is
+	s.control(func(fd uintptr) { info = infoAt(fd) })
+	return info
 }
 
 // lost is what cut the connection off, or zero: it asks instead of who reads, for the
 // kernel tells once. Any goroutine may ask.
 func (s *socket) lost() (why syscall.Errno) {
 	s.control(func(fd uintptr) {
-		if !overAt(fd) {
+		if infoAt(fd).State != unix.BPF_TCP_CLOSE {
 			return
 		}
 		s.writing.Lock() // a write ends at once now
@@ -151,19 +179,10 @@ func (s *socket) control(look func(fd uintptr)) {
 	}
 }
 
-// heardEnd tells whether the other side has said all.
-func (s *socket) heardEnd() (is bool) {
-	s.control(func(fd uintptr) { is = stateAt(fd) != unix.BPF_TCP_ESTABLISHED })
-	return is
-}
-
-func overAt(fd uintptr) bool { return stateAt(fd) == unix.BPF_TCP_CLOSE }
-
-// stateAt is zero where the kernel does not tell.
-func stateAt(fd uintptr) uint8 {
+func infoAt(fd uintptr) unix.TCPInfo {
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return 0
+		return unix.TCPInfo{}
 	}
-	return info.State
+	return *info
 }

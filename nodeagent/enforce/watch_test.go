@@ -159,27 +159,39 @@ func TestAllOfWhatEnded(t *testing.T) {
 	<-heard
 }
 
-// TestSplicedCut: where a side is cut while the kernel carries to it, the one who
-// carries may hear only that it is over, and no end is made of it.
-func TestSplicedCut(t *testing.T) {
-	defer func(d time.Duration) { spliceWait = d }(spliceWait)
+// spliced has the kernel carry from a client to a server: while it does, to is the
+// side that leads to the server, and over gets what ended it.
+func spliced(t *testing.T) (client, server *net.TCPConn, to *socket, over chan error) {
+	before := spliceWait
 	spliceWait = deadline
-	r := newRig(t)
-	accepted := make(chan *net.TCPConn)
+	t.Cleanup(func() { spliceWait = before })
+	r, accepted := newRig(t), make(chan *net.TCPConn)
 	at := r.app(func(c net.Conn) {
 		accepted <- c.(*net.TCPConn)
 		<-t.Context().Done()
 	})
-	client := r.dial(at)
+	client = r.dial(at)
 	from := plainSide(<-accepted).tcp
-	to := plainSide(r.dial(at)).tcp
-	server := <-accepted
-	over := make(chan error, 1)
+	to = plainSide(r.dial(at)).tcp
+	server, over = <-accepted, make(chan error, 1)
 	go func() { _, err := splice(to, from); over <- err }()
 	if _, err := client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return client, server, to, over
+}
+
+// TestSplicedCut: where a side is cut while the kernel carries to it, the one who
+// carries may hear only that it is over, and no end is made of it.
+func TestSplicedCut(t *testing.T) {
+	client, server, to, over := spliced(t)
+	if _, err := io.WriteString(server, "part"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(to, make([]byte, len("part"))); err != nil {
 		t.Fatal(err)
 	}
 	reset(server)
@@ -193,5 +205,25 @@ func TestSplicedCut(t *testing.T) {
 	}
 	if _, err := to.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("who reads the side hears %v", err)
+	}
+}
+
+// TestSplicedEnd: what ended while the kernel carried to it, and was reset for what it
+// was told after that, has ended.
+func TestSplicedEnd(t *testing.T) {
+	client, server, to, over := spliced(t)
+	if _, err := io.WriteString(server, "answer"); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	waitFor(t, func() bool {
+		_, _ = client.Write([]byte("y"))
+		return len(over) > 0
+	})
+	if err := <-over; !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("it carried on: %v", err)
+	}
+	if said, err := io.ReadAll(to); string(said) != "answer" || err != nil {
+		t.Errorf("it said %q, %v", said, err)
 	}
 }
