@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -70,19 +71,24 @@ func StartCitadel(r Run) (*Citadel, error) {
 }
 
 // FreePort looks below the ports that the kernel gives to connections: one of
-// these could be taken again before the process listens on it.
+// these could be taken again before the process listens on it. It gives each out once.
 func FreePort() (int, error) {
-	const first, last, attempts = 20000, 32000, 100
-	var err error
+	const first, last, attempts = 20000, 32000, 1000
+	err := errors.New("all were given out")
 	for range attempts {
-		var l net.Listener
 		port := first + rand.IntN(last-first)
+		if _, twice := given.LoadOrStore(port, nil); twice {
+			continue
+		}
+		var l net.Listener
 		if l, err = net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port))); err == nil {
 			return port, l.Close()
 		}
 	}
 	return 0, fmt.Errorf("find a free port: %w", err)
 }
+
+var given sync.Map // ports of FreePort
 
 // PID is the process's number.
 func (c *Citadel) PID() int { return c.cmd.Process.Pid }
